@@ -1,0 +1,1 @@
+"""Modelyard: submit a training job over gRPC, have its ONNX result served by every pod seconds later."""
