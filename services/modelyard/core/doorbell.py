@@ -1,0 +1,16 @@
+"""What gateway and workers agree on when the gateway rings: one Celery task, one argument.
+
+The message carries a job's name and nothing else. Losing it, doubling it or ringing for a job that somebody else has
+already taken does no harm: the worker asks the gateway for the job (`WorkerService.ClaimTrainingJob`), and the job's
+row decides. Neither side imports the other; the gateway sends by name:
+
+    celery.send_task(TASK_NAME, args=[job_name], queue=DEFAULT_QUEUE, ignore_result=True)
+"""
+
+from __future__ import annotations
+
+TASK_NAME = "modelyard.training.doorbell"
+"""Name of the Celery task. Its one positional argument is the job's resource name, `trainingJobs/{training_job}`."""
+
+DEFAULT_QUEUE = "modelyard.training.cpu"
+"""The queue of workers without an accelerator. One queue per class of hardware; the order is the database's."""
