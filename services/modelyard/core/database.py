@@ -1,0 +1,122 @@
+"""SQL for gateway and registry: one async engine, SQLite on one machine, PostgreSQL in a cluster.
+
+Every write begins with the write lock (`BEGIN IMMEDIATE` on SQLite), so a transaction never fails half-way because
+another one came between its read and its write. Times come from the database's clock, never from a program's, and are
+integers: microseconds since 1970 in UTC, the same in both databases and ready for arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import alembic.command
+import alembic.config
+from sqlalchemy import BigInteger, Connection, event, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
+
+_BUSY_TIMEOUT_MS = 10_000
+_MIGRATION_LOCK = 0x6D6F64656C  # any fixed number: PostgreSQL's advisory lock for migrations
+
+
+class Database:
+    """An engine with the two kinds of transaction that the services use."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: `sqlite+aiosqlite:////path` or `postgresql+asyncpg://user:password@host/name`."""
+        self.engine: AsyncEngine = create_async_engine(url, **_engine_options(url))
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", _on_sqlite_connect)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads: one consistent view."""
+        async with self.engine.connect() as connection:
+            if self.is_sqlite:
+                await connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+            finally:
+                await connection.rollback()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that writes: committed at the end, rolled back if anything is raised."""
+        async with self.engine.connect() as connection:
+            if self.is_sqlite:
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                await connection.rollback()
+                raise
+            await connection.commit()
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.engine.dispose()
+
+
+class now_us(GenericFunction[int]):  # noqa: N801 - reads as a function in a statement, as SQLAlchemy's own `func.now`
+    """The database's clock in microseconds since 1970, as an expression for any statement (SQLite: exact to 1 ms)."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_us, "sqlite")
+def _now_on_sqlite(_element: now_us, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "(CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)"
+
+
+@compiles(now_us, "postgresql")
+def _now_on_postgresql(_element: now_us, _compiler: SQLCompiler, **_options: Any) -> str:
+    # clock_timestamp(), not now(): a transaction that waited for a lock must not write the time at which it began.
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+async def migrate(database: Database, script_location: str) -> None:
+    """Brings the schema up to date. Safe when several replicas start at once: one migrates, the others wait.
+
+    `script_location`: where the Alembic scripts are, as `package:folder`.
+    """
+    async with database.engine.connect() as connection:
+        if database.is_sqlite:
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        await connection.run_sync(_upgrade, script_location)
+        await connection.commit()
+
+
+def _upgrade(connection: Connection, script_location: str) -> None:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", script_location)
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection  # env.py migrates on this one, inside the lock
+    alembic.command.upgrade(config, "head")
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        # Autocommit in the driver: transactions are begun by hand, see `read` and `write`.
+        return {"connect_args": {"isolation_level": None, "timeout": _BUSY_TIMEOUT_MS / 1000}}
+    return {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 10}
+
+
+def _on_sqlite_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",  # an answered submission survives a power cut
+        "foreign_keys = ON",
+        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

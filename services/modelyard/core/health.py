@@ -1,0 +1,27 @@
+"""The standard health service (grpc.health.v1, Check and Watch), with ours set by name."""
+
+from __future__ import annotations
+
+from grpc_health.v1 import health, health_pb2
+from grpc_health.v1._async import HealthServicer  # grpc's aio servicer has no public path of its own
+
+ServingStatus = health_pb2.HealthCheckResponse.ServingStatus
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+SERVICE_NAME = health.SERVICE_NAME
+
+
+class Health:
+    """What this process says of itself. The empty name stands for the whole process."""
+
+    def __init__(self) -> None:
+        self.servicer = HealthServicer()
+
+    async def set(self, name: str, *, serving: bool) -> None:
+        """Says whether the service (or model) of this name can be called."""
+        await self.servicer.set(name, SERVING if serving else NOT_SERVING)
+
+    async def drain(self) -> None:
+        """Says NOT_SERVING for everything, for ever: the process is going away."""
+        await self.servicer.enter_graceful_shutdown()

@@ -1,0 +1,137 @@
+"""The life of a service: start, announce, serve, and stop in two stages.
+
+Stage one on SIGTERM or SIGINT: health says NOT_SERVING, calls are still taken, so that whoever balances looks away.
+Stage two: no new calls, running ones may end within the grace, then everything is closed. A second signal skips to the
+end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc.aio
+import uvloop
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from . import logs
+from .channels import MAX_MESSAGE_BYTES
+from .health import SERVICE_NAME, Health
+from .interceptors import Authorizer, ServiceInterceptor
+from .settings import ServiceSettings
+from .tokens import Caller, TokenVerifier
+
+log = logs.get_logger()
+
+_SERVER_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),  # two programs on one port is a mistake, not a feature
+    # Clients that ping every 10 s (the door does) are welcome; gRPC would end their connection otherwise.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+
+@dataclass
+class Service:
+    """What a program serves. Build it in an async context (see `run`): what it opened is closed after the server."""
+
+    register: Callable[[grpc.aio.Server], None]
+    """Adds the servicers."""
+    names: Iterable[str]
+    """Full names of the gRPC services, for health and reflection."""
+    health: Health = field(default_factory=Health)
+    anonymous: Caller | None = None
+    """Who a caller without a token is taken for; None refuses them."""
+    descriptor_pool: DescriptorPool | None = None
+    """Where reflection finds the descriptors; protobuf's default pool if None."""
+    reflected: Iterable[str] | None = None
+    """Names that reflection lists; default: `names`."""
+    serve_health: bool = True
+    """False if the program registers a health service of its own."""
+
+
+@dataclass
+class RunningServer:
+    """A started server."""
+
+    server: grpc.aio.Server
+    address: str
+    """Where it listens, with the real port."""
+    health: Health
+    drain_delay_s: float
+    shutdown_grace_s: float
+
+    async def stop(self, hurry: asyncio.Event | None = None) -> None:
+        """Both stages of a graceful stop; `hurry` ends the first early."""
+        await self.health.drain()
+        if hurry is None:
+            await asyncio.sleep(self.drain_delay_s)
+        else:
+            _done, waiting = await asyncio.wait([asyncio.create_task(hurry.wait())], timeout=self.drain_delay_s)
+            for task in waiting:
+                task.cancel()
+        await self.server.stop(0 if hurry is not None and hurry.is_set() else self.shutdown_grace_s)
+
+
+async def start(service: Service, settings: ServiceSettings) -> RunningServer:
+    """Starts serving and says so in health; raises OSError if the address is taken."""
+    authorizer = Authorizer(TokenVerifier.from_file(settings.token_keys_file), anonymous=service.anonymous)
+    interceptor = ServiceInterceptor(authorizer, max_request_bytes=settings.max_request_bytes)
+    server = grpc.aio.server(interceptors=[interceptor], options=_SERVER_OPTIONS)
+    service.register(server)
+    if service.serve_health:
+        health_pb2_grpc.add_HealthServicer_to_server(service.health.servicer, server)
+    listed = [*(service.reflected or service.names), SERVICE_NAME, reflection.SERVICE_NAME]
+    reflection.enable_server_reflection(listed, server, pool=service.descriptor_pool)
+    address = await _listen(server, settings.listen)
+    await server.start()
+    for name in ("", *service.names):
+        await service.health.set(name, serving=True)
+    return RunningServer(server, address, service.health, settings.drain_delay_s, settings.shutdown_grace_s)
+
+
+async def _listen(server: grpc.aio.Server, address: str) -> str:
+    if address.startswith("unix:"):
+        # What a killed predecessor left would be "address in use".
+        Path(address.removeprefix("unix:")).unlink(missing_ok=True)  # noqa: ASYNC240 - one quick call before serving
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}") from error
+    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+
+ServiceFactory = Callable[[], AbstractAsyncContextManager[Service]]
+
+
+def run(name: str, settings: ServiceSettings, build: ServiceFactory) -> None:
+    """Runs a service until a signal ends it. `build` is an async context manager that opens what the service needs."""
+    logs.configure(settings.log_format, settings.log_level, service=name)
+    uvloop.run(_run(settings, build))
+
+
+async def _run(settings: ServiceSettings, build: ServiceFactory) -> None:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(build())
+        running = await start(service, settings)
+        log.info("serving", address=running.address)
+        await stop.wait()
+        log.info("stopping", grace_s=settings.shutdown_grace_s)
+        await running.stop(hurry)
+    log.info("stopped")
