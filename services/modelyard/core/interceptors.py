@@ -16,10 +16,10 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 import grpc.aio
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from .errors import ModelyardError, PermissionDenied, TokenInvalid, TokenMissing, TooLarge, to_status
+from .errors import MalformedContent, ModelyardError, PermissionDenied, TokenInvalid, TokenMissing, TooLarge, to_status
 from .logs import get_logger
 from .permissions import METHOD_TABLE, Access, Permission
 from .tokens import Caller, TokenVerifier
@@ -114,10 +114,9 @@ class _Call:
 
     def wrap(self, handler: Handler) -> Handler:
         """The same handler with everything around it."""
-        codecs = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+        # grpc hands the bytes on: they are parsed here, behind authorisation and the size limit, with an error of ours.
+        self._deserialize = handler.request_deserializer
+        codecs = {"request_deserializer": None, "response_serializer": handler.response_serializer}
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(self._answering_one(handler.unary_unary), **codecs)
         if handler.stream_unary:
@@ -153,20 +152,22 @@ class _Call:
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
         _request_id.set(self._request_id)
         _caller.set(self._authorizer.authorize(self._method, self._metadata))
-        return self._checked(request) if isinstance(request, Message) else self._checked_stream(request)
+        return self._parse(request) if isinstance(request, bytes) else self._parse_stream(request)
 
-    def _checked(self, message: Message) -> Message:
-        size = message.ByteSize()
-        if size > self._max_request_bytes:
+    def _parse(self, payload: bytes) -> Any:
+        if len(payload) > self._max_request_bytes:
             raise TooLarge(
-                f"the message has {size} bytes, at most {self._max_request_bytes} are allowed",
+                f"the message has {len(payload)} bytes, at most {self._max_request_bytes} are allowed",
                 metadata={"limit_bytes": str(self._max_request_bytes)},
             )
-        return message
+        try:
+            return self._deserialize(payload) if self._deserialize else payload
+        except DecodeError as error:
+            raise MalformedContent(f"the message is not a request of {self._method}") from error
 
-    async def _checked_stream(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
-        async for message in requests:
-            yield self._checked(message)
+    async def _parse_stream(self, payloads: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for payload in payloads:
+            yield self._parse(payload)
 
     async def _fail(self, error: BaseException, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
         """Ends the call with the status of `error`."""

@@ -56,6 +56,8 @@ class Service:
     """Names that reflection lists; default: `names`."""
     serve_health: bool = True
     """False if the program registers a health service of its own."""
+    announce: bool = True
+    """False if the program itself says in `health` when it can be called."""
 
 
 @dataclass
@@ -93,7 +95,7 @@ async def start(service: Service, settings: ServiceSettings) -> RunningServer:
     reflection.enable_server_reflection(listed, server, pool=service.descriptor_pool)
     address = await _listen(server, settings.listen)
     await server.start()
-    for name in ("", *service.names):
+    for name in ("", *service.names) if service.announce else ():
         await service.health.set(name, serving=True)
     return RunningServer(server, address, service.health, settings.drain_delay_s, settings.shutdown_grace_s)
 

@@ -169,6 +169,20 @@ async def test_health_needs_no_token_and_knows_every_service(identity: Identity)
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_a_program_that_announces_itself_is_known_to_health_when_it_says_so(identity: Identity) -> None:
+    quiet = service()
+    quiet.announce = False
+    request = health_pb2.HealthCheckRequest(service="modelyard.v1.AccessService")
+    async with serve(quiet, identity) as address, channels.aio_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.Check(request)
+        await quiet.health.set("modelyard.v1.AccessService", serving=True)
+        answer = await stub.Check(request)
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
 def test_the_status_table_is_total() -> None:
     def descendants(cls: type[errors.ModelyardError]) -> set[type[errors.ModelyardError]]:
         return {cls}.union(*(descendants(child) for child in cls.__subclasses__()))
