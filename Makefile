@@ -1,0 +1,70 @@
+# Everything a developer or a first visitor does here. `make` lists it.
+
+PYTHON ?= python3
+# cpu: PyTorch's CPU build (small). cuda: the build with NVIDIA's libraries (several GB).
+TORCH ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+TRITON_VENV := .venv-tritonclient
+INSTALLED := $(VENV)/.installed-$(TORCH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-fast check lint format types contracts protos check-protos clean
+
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) $(TRITON_VENV)/.installed ## Make the virtual environments (once; TORCH=cuda for NVIDIA)
+
+$(INSTALLED): pyproject.toml tools/install_torch.sh
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'
+	tools/install_torch.sh $(BIN)/python $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[demo]' --group dev
+	@touch $@
+
+# The stock Triton client wants an older NumPy, and stands for somebody else's program anyway: a venv of its own.
+$(TRITON_VENV)/.installed: Makefile
+	$(PYTHON) -m venv $(TRITON_VENV)
+	$(TRITON_VENV)/bin/python -m pip install --quiet 'tritonclient[grpc]==2.50.0'
+	@touch $@
+
+demo: setup ## Start a cluster, train on real data, serve it, swap under load, stop everything
+	$(BIN)/python demo/run.py
+
+up: setup ## Keep a cluster running on port 8500 until Ctrl-C
+	$(BIN)/modelyard up
+
+test: check ## All checks and all tests (what CI runs)
+	$(BIN)/pytest
+
+test-fast: setup ## The tests that take seconds
+	$(BIN)/pytest -m 'not slow'
+
+check: setup lint types contracts check-protos ## All checks, no tests
+
+lint: setup ## Style and common mistakes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup ## mypy --strict
+	$(BIN)/mypy
+
+contracts: setup ## Who may import whom
+	$(BIN)/lint-imports
+
+protos: setup ## Generate code from protos/
+	$(BIN)/python tools/generate_protos.py
+
+check-protos: setup ## Proto style, breaking changes, stale generated code
+	cd protos && ../$(BIN)/buf lint
+	tools/check_breaking.sh $(BIN)/buf
+	$(BIN)/python tools/generate_protos.py --check
+
+clean: ## Remove the virtual environments and caches
+	rm -rf $(VENV) $(TRITON_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,5 @@
+"""`python -m modelyard.cli`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,144 @@
+"""`modelyard models …`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from modelyard.client import Client
+from modelyard.v1.model_pb2 import ModelVersion
+from modelyard.v1.tensor_pb2 import DataType, TensorSpec
+
+from .output import JsonFlag, as_dict, errors_explained, last_part, out, print_json, print_table, size, when
+
+app = typer.Typer(help="Models, their versions and what is served.", no_args_is_help=True)
+
+ModelArgument = Annotated[str, typer.Argument(help="The model's id.", metavar="MODEL")]
+AliasOption = Annotated[str, typer.Option(help="The alias to move.")]
+ReasonOption = Annotated[str, typer.Option(help="Why, for the history.")]
+
+
+@app.command("list")
+def list_models(as_json: JsonFlag = False) -> None:
+    """List models with the version each alias points to."""
+    with errors_explained(), Client() as client:
+        models = list(client.models.list())
+        if as_json:
+            print_json(models)
+            return
+        print_table(
+            ["MODEL", "VERSIONS", "ALIASES", "CHANGED"],
+            [
+                [
+                    last_part(model.name),
+                    str(model.latest_version),
+                    ", ".join(f"{alias} → {version}" for alias, version in sorted(model.aliases.items())),
+                    when(model.update_time),
+                ]
+                for model in models
+            ],
+            empty="no models yet: modelyard train submit --recipe diabetes",
+        )
+
+
+@app.command()
+def show(model: ModelArgument, as_json: JsonFlag = False) -> None:
+    """Show a model and its versions."""
+    with errors_explained(), Client() as client:
+        found = client.models.get(model)
+        versions = list(client.models.versions(model))
+        if as_json:
+            print_json({"model": as_dict(found), "versions": [as_dict(version) for version in versions]})
+            return
+        aliases = {number: alias for alias, number in found.aliases.items()}
+        out.print(f"[bold]{found.name}[/] {found.description}", highlight=False)
+        print_table(
+            ["VERSION", "ALIAS", "DIGEST", "SIZE", "INPUTS → OUTPUTS", "METRICS", "TRAINED BY", "CREATED"],
+            [_version_row(version, aliases.get(version.version, "")) for version in versions],
+            empty="no versions yet",
+        )
+
+
+def _version_row(version: ModelVersion, alias: str) -> list[str]:
+    metrics = ", ".join(f"{name} {value:.3f}" for name, value in sorted(version.evaluation.metrics.items()))
+    return [
+        str(version.version),
+        f"[green]{alias}[/]",
+        version.digest[:12],
+        size(version.size_bytes),
+        f"{_tensors(version.inputs)} → {_tensors(version.outputs)}",
+        metrics,
+        last_part(version.training_job),
+        when(version.create_time),
+    ]
+
+
+def _tensors(specs: object) -> str:
+    return ", ".join(_tensor(spec) for spec in specs)  # type: ignore[attr-defined]
+
+
+def _tensor(spec: TensorSpec) -> str:
+    shape = ", ".join("?" if size < 0 else str(size) for size in spec.shape)
+    return f"{spec.name} {DataType.Name(spec.data_type).removeprefix('DATA_TYPE_')}\\[{shape}]"
+
+
+@app.command()
+def promote(
+    model: ModelArgument,
+    version: Annotated[int, typer.Argument(min=1, help="The version's number.")],
+    alias: AliasOption = "live",
+    reason: ReasonOption = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Point an alias (`live` unless said otherwise) to a version: every pod serves it within seconds."""
+    with errors_explained(), Client() as client:
+        moved = client.models.promote(model, version, alias=alias, reason=reason)
+        if as_json:
+            print_json(moved)
+        else:
+            out.print(f"{model} {alias} → {moved.version}", highlight=False)
+
+
+@app.command()
+def rollback(
+    model: ModelArgument, alias: AliasOption = "live", reason: ReasonOption = "", as_json: JsonFlag = False
+) -> None:
+    """Point an alias back to the version it had before its last move."""
+    with errors_explained(), Client() as client:
+        moved = client.models.rollback(model, alias=alias, reason=reason)
+        if as_json:
+            print_json(moved)
+        else:
+            out.print(f"{model} {alias} → {moved.version}", highlight=False)
+
+
+@app.command()
+def history(
+    model: ModelArgument,
+    alias: Annotated[str, typer.Option(help="Only this alias.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show every move of a model's aliases, newest first."""
+    with errors_explained(), Client() as client:
+        changes = list(client.models.history(model, alias=alias, limit=limit))
+        if as_json:
+            print_json(changes)
+            return
+        print_table(
+            ["#", "WHEN", "ALIAS", "FROM", "TO", "BY", "WHY"],
+            [
+                [
+                    str(change.sequence),
+                    when(change.time),
+                    change.alias,
+                    str(change.previous_version or "–"),
+                    str(change.version or "–"),
+                    change.actor,
+                    change.reason,
+                ]
+                for change in changes
+            ],
+            empty="no alias was ever moved",
+        )

@@ -1,0 +1,160 @@
+"""How the command talks: tables and colours for people, `--json` for programs, exit codes for scripts.
+
+Results go to standard output, everything else (progress, errors) to standard error, so that a pipe sees results only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC
+from enum import IntEnum
+from typing import Annotated, Any
+
+import grpc
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+
+from modelyard.core.errors import ModelyardError, RemoteError, to_status
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
+
+
+class Exit(IntEnum):
+    """Exit codes. They do not change between releases."""
+
+    OK = 0
+    FAILED = 1
+    """The thing asked for did not succeed, for example the job failed."""
+    USAGE = 2
+    """Wrong arguments, or content that a service refused as invalid."""
+    NOT_FOUND = 3
+    DENIED = 4
+    """No token, or one without the right."""
+    UNAVAILABLE = 5
+    """The cluster cannot be reached or cannot answer now: trying again may help."""
+    CONFLICT = 6
+    """The state does not allow it: exists already, changed in between, wrong state."""
+    INTERRUPTED = 130
+
+
+_EXIT_OF_CODE = {
+    grpc.StatusCode.INVALID_ARGUMENT: Exit.USAGE,
+    grpc.StatusCode.OUT_OF_RANGE: Exit.USAGE,
+    grpc.StatusCode.NOT_FOUND: Exit.NOT_FOUND,
+    grpc.StatusCode.UNAUTHENTICATED: Exit.DENIED,
+    grpc.StatusCode.PERMISSION_DENIED: Exit.DENIED,
+    grpc.StatusCode.UNAVAILABLE: Exit.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Exit.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Exit.UNAVAILABLE,
+    grpc.StatusCode.ALREADY_EXISTS: Exit.CONFLICT,
+    grpc.StatusCode.ABORTED: Exit.CONFLICT,
+    grpc.StatusCode.FAILED_PRECONDITION: Exit.CONFLICT,
+}
+
+
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Turns what a command raises into a message for people and an exit code for scripts."""
+    try:
+        yield
+    except RemoteError as error:
+        _explain(error)
+        raise typer.Exit(_EXIT_OF_CODE.get(error.code, Exit.FAILED)) from error
+    except ModelyardError as error:
+        remote = RemoteError(_code_of(error), error.message, violations=getattr(error, "violations", ()))
+        _explain(remote)
+        raise typer.Exit(_EXIT_OF_CODE.get(remote.code, Exit.FAILED)) from error
+    except ConnectionError as error:
+        complain(str(error))
+        raise typer.Exit(Exit.UNAVAILABLE) from error
+    except (OSError, ValueError) as error:
+        complain(str(error))
+        raise typer.Exit(Exit.USAGE) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(Exit.INTERRUPTED) from error
+
+
+def _code_of(error: ModelyardError) -> grpc.StatusCode:
+    number = to_status(error).code
+    return next(code for code in grpc.StatusCode if code.value[0] == number)
+
+
+def _explain(error: RemoteError) -> None:
+    if error.violations:
+        complain("the request was refused:")
+        for violation in error.violations:
+            err.print(f"  [bold]{violation.field}[/]: {violation.description}", highlight=False)
+    else:
+        complain(f"{error.message} [dim]({error.reason or error.code.name})[/]")
+    if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        err.print("  [dim]MODELYARD_TOKEN holds the token; `modelyard token create` makes one[/]")
+    if error.metadata.get("request_id") and error.code is grpc.StatusCode.INTERNAL:
+        err.print(f"  [dim]request id {error.metadata['request_id']}[/]")
+
+
+def complain(message: str) -> None:
+    """An error message for people."""
+    err.print(f"[bold red]error:[/] {message}", highlight=False)
+
+
+def print_json(value: Message | Iterable[Message] | dict[str, Any]) -> None:
+    """A document for programs: field names as in the protos, enums by name, times in RFC 3339."""
+    if isinstance(value, Message):
+        document: Any = as_dict(value)
+    elif isinstance(value, dict):
+        document = value
+    else:
+        document = [as_dict(message) for message in value]
+    out.print(json.dumps(document, indent=2), markup=False, highlight=False)
+
+
+def print_json_line(message: Message) -> None:
+    """One event of a stream on one line (JSON Lines)."""
+    out.print(json.dumps(as_dict(message)), markup=False, highlight=False)
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """The message as plain data."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+    """A table for people, or a sentence if there is nothing."""
+    table = Table(box=None, pad_edge=False, header_style="bold dim")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    if table.row_count:
+        out.print(table)
+    else:
+        err.print(f"[dim]{empty}[/]")
+
+
+def when(moment: Timestamp) -> str:
+    """A time in the reader's own zone."""
+    return moment.ToDatetime(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment.seconds else "–"
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def last_part(name: str) -> str:
+    """The id at the end of a resource name."""
+    return name.rpartition("/")[2]

@@ -1,0 +1,44 @@
+"""`modelyard token …`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from modelyard.client import Client
+
+from .output import JsonFlag, err, errors_explained, out, print_json, when
+
+app = typer.Typer(help="Access tokens.", no_args_is_help=True)
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@app.command()
+def create(
+    subject: Annotated[str, typer.Argument(help="Who the token stands for: a person or a program.")],
+    role: Annotated[
+        list[str], typer.Option(help="developer, viewer, predictor, worker, service or admin; may be repeated.")
+    ],
+    tenant: Annotated[str, typer.Option(help="The tenant it works in; default: your own.")] = "",
+    lifetime: Annotated[str, typer.Option(help="How long it holds, as in 30m, 12h, 90d.")] = "24h",
+    as_json: JsonFlag = False,
+) -> None:
+    """Create a token. The secret is printed once, alone on standard output."""
+    with errors_explained(), Client() as client:
+        token = client.access.create_token(subject, role, tenant=tenant, lifetime_s=seconds(lifetime))
+        if as_json:
+            print_json(token)
+        else:
+            out.print(token.secret, highlight=False, markup=False)
+            err.print(f"[dim]for {token.subject} in {token.tenant}, until {when(token.expire_time)}[/]")
+
+
+def seconds(text: str) -> int:
+    """`90d` in seconds; raises ValueError."""
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
+    if match is None:
+        raise ValueError(f"expected a lifetime such as 30m, 12h or 90d; got {text!r}")
+    return int(match[1]) * _UNITS[match[2]]
