@@ -58,6 +58,8 @@ class Service:
     """False if the program registers a health service of its own."""
     announce: bool = True
     """False if the program itself says in `health` when it can be called."""
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when stage two begins: streams without an end of their own (watches) end now, not after the grace."""
 
 
 @dataclass
@@ -68,6 +70,7 @@ class RunningServer:
     address: str
     """Where it listens, with the real port."""
     health: Health
+    stopping: asyncio.Event
     drain_delay_s: float
     shutdown_grace_s: float
 
@@ -80,6 +83,7 @@ class RunningServer:
             _done, waiting = await asyncio.wait([asyncio.create_task(hurry.wait())], timeout=self.drain_delay_s)
             for task in waiting:
                 task.cancel()
+        self.stopping.set()
         await self.server.stop(0 if hurry is not None and hurry.is_set() else self.shutdown_grace_s)
 
 
@@ -97,7 +101,9 @@ async def start(service: Service, settings: ServiceSettings) -> RunningServer:
     await server.start()
     for name in ("", *service.names) if service.announce else ():
         await service.health.set(name, serving=True)
-    return RunningServer(server, address, service.health, settings.drain_delay_s, settings.shutdown_grace_s)
+    return RunningServer(
+        server, address, service.health, service.stopping, settings.drain_delay_s, settings.shutdown_grace_s
+    )
 
 
 async def _listen(server: grpc.aio.Server, address: str) -> str:

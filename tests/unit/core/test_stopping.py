@@ -1,0 +1,48 @@
+"""Endless streams hear of the end before the grace runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from modelyard.core import channels, errors, serving
+from modelyard.core.settings import ServiceSettings
+from modelyard.v1 import training_job_pb2, training_service_pb2, training_service_pb2_grpc
+from support.identity import Identity
+
+
+class Endless(training_service_pb2_grpc.TrainingServiceServicer):
+    """Streams one event, then nothing until the service stops."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self._stopping = stopping
+
+    async def WatchTrainingJob(self, request: Any, context: Any) -> Any:
+        yield training_job_pb2.TrainingJobEvent(sequence=1)
+        await self._stopping.wait()
+        raise errors.Unavailable("stopping", retry_after=1)
+
+
+async def test_an_endless_stream_ends_when_the_service_stops_not_when_the_grace_is_over(identity: Identity) -> None:
+    stopping = asyncio.Event()
+
+    def register(server: grpc.aio.Server) -> None:
+        training_service_pb2_grpc.add_TrainingServiceServicer_to_server(Endless(stopping), server)
+
+    service = serving.Service(register, ["modelyard.v1.TrainingService"], stopping=stopping)
+    settings = ServiceSettings(token_keys_file=identity.keys_file, drain_delay_s=0, shutdown_grace_s=600)
+    running = await serving.start(service, settings)
+    async with channels.aio_channel(running.address, channels.fixed_token(identity.token())) as channel:
+        stub = training_service_pb2_grpc.TrainingServiceStub(channel)
+        events = stub.WatchTrainingJob(training_service_pb2.WatchTrainingJobRequest(name="trainingJobs/x"))
+        assert (await events.read()).sequence == 1
+        # The test's own time limit is far below the grace: it passes only if the stream ended by itself.
+        stop = asyncio.create_task(running.stop())
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await events.read()
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        await stop
