@@ -125,7 +125,6 @@ METHOD_TABLE: dict[str, Permission | Access] = {
         "ModelReady": Permission.MODELS_PREDICT,
         "ModelMetadata": Permission.MODELS_PREDICT,
         "ModelInfer": Permission.MODELS_PREDICT,
-        "ModelStreamInfer": Permission.MODELS_PREDICT,
         "ModelConfig": Permission.MODELS_PREDICT,
         "ModelStatistics": Permission.MODELS_PREDICT,
         "RepositoryIndex": Permission.MODELS_PREDICT,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from support.grpc_server import serve
-from support.identity import Identity
-
 from modelyard.core.probe import probe
 from modelyard.core.serving import Service
+from support.grpc_server import serve
+from support.identity import Identity
 
 
 async def test_a_serving_program_is_well_and_an_unknown_service_is_not(identity: Identity) -> None:
