@@ -17,8 +17,15 @@ def test_a_version_is_named_by_number_or_alias() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["models/../versions/1", "models/a/versions/0", "models/a/b/versions/1", "/models/a/versions/1", "models/a/versions/1\n", "models/A/versions/1"],
-)  # fmt: skip
+    [
+        "models/../versions/1",
+        "models/a/versions/0",
+        "models/a/b/versions/1",
+        "/models/a/versions/1",
+        "models/a/versions/1\n",
+        "models/A/versions/1",
+    ],
+)
 def test_a_path_is_no_name(name: str) -> None:
     with pytest.raises(InvalidFields) as raised:
         names.MODEL_VERSION.parse(name, "name")
