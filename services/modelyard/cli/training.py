@@ -36,7 +36,7 @@ JobArgument = Annotated[str, typer.Argument(help="The job, `trainingJobs/ID` or 
 def submit(
     file: Annotated[Path | None, typer.Argument(help="A training spec as YAML or JSON.", metavar="FILE")] = None,
     recipe: Annotated[
-        str | None, typer.Option(help=f"A built-in spec instead of FILE: {', '.join(recipes.names())}.")
+        str | None, typer.Option(help=f"A built-in spec instead of FILE: {', '.join(recipes.builtin_recipe_names())}.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Train on this dataset instead of the spec's.")] = None,
     model: Annotated[str | None, typer.Option(help="Publish to this model instead of the spec's.")] = None,
@@ -72,7 +72,11 @@ def submit(
 def _load(file: Path | None, recipe: str | None) -> TrainingSpec:
     if (file is None) == (recipe is None):
         raise ValueError("give either a FILE or --recipe NAME")
-    return recipes.load_file(file) if file is not None else recipes.load_builtin(recipe or "")
+    if file is not None:
+        return recipes.load_recipe(file.read_text(encoding="utf-8"))
+    if recipe not in recipes.builtin_recipe_names():
+        raise ValueError(f"{recipe!r} is no recipe; expected one of {', '.join(recipes.builtin_recipe_names())}")
+    return recipes.builtin_recipe(recipe)
 
 
 @app.command("watch")
