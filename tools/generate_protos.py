@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import os
 import shutil
 import sys
 import tempfile
@@ -28,7 +29,8 @@ WELL_KNOWN = str(files("grpc_tools") / "_proto")
 
 
 def run_protoc(*arguments: str) -> None:
-    """Runs protoc with our sources and protobuf's own on the path."""
+    """Runs protoc with our sources and protobuf's own on the path, and this environment's plugins."""
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     if protoc.main(["protoc", f"--proto_path={PROTOS}", f"--proto_path={WELL_KNOWN}", *arguments]) != 0:
         sys.exit("protoc failed; its message is above")
 
@@ -46,18 +48,16 @@ def generate(target: Path) -> None:
 
 
 def generate_inference(target: Path) -> None:
-    """Writes the Open Inference Protocol's descriptor set and its type stubs into `modelyard/oip`."""
-    sources = sorted(str(path) for path in (PROTOS / "inference").glob("*.proto"))
+    """Writes the Open Inference Protocol's descriptor set and its type stub into `modelyard/oip`.
+
+    It is one source file, so that its stub imports no sibling whose path would have to be rewritten.
+    """
+    source = str(PROTOS / "inference/open_inference.proto")
     package = target / "modelyard/oip"
     package.mkdir(parents=True, exist_ok=True)
-    if not sources:
-        return
-    run_protoc(f"--descriptor_set_out={package / 'descriptors.binpb'}", *sources)
     with tempfile.TemporaryDirectory() as scratch:
-        run_protoc(f"--pyi_out={scratch}", *sources)
-        for stub in Path(scratch).glob("inference/*.pyi"):
-            text = stub.read_text().replace("from inference import", "from . import")
-            (package / stub.name).write_text(text)
+        run_protoc(f"--descriptor_set_out={package / 'descriptors.binpb'}", f"--mypy_out=quiet:{scratch}", source)
+        shutil.copy(Path(scratch) / "inference/open_inference_pb2.pyi", package)
 
 
 def generated_files(target: Path) -> list[Path]:
@@ -70,6 +70,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if the committed code is stale")
     check = parser.parse_args().check
+    # protoc looks for its plugins on PATH; they stand beside this interpreter, also when its venv is not activated.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch)
         generate(fresh)
