@@ -137,7 +137,7 @@ def _state(name: str) -> State.ValueType:
     try:
         return State.Value(f"STATE_{name.upper()}")
     except ValueError:
-        known = ", ".join(key.removeprefix("STATE_") for key in State.keys()[1:])  # noqa: SIM118 - an enum, no dict
+        known = ", ".join(key.removeprefix("STATE_") for key in State.keys()[1:])
         raise ValueError(f"{name!r} is no state; expected one of {known}") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-import numpy as np
+from numpy.typing import ArrayLike
 
 from .access import AccessClient
 from .connection import Connection, Endpoint
@@ -38,7 +38,7 @@ class Client:
     def predict(
         self,
         model: str,
-        inputs: Mapping[str, np.ndarray],
+        inputs: Mapping[str, ArrayLike],
         *,
         version: int | str = "",
         timeout_s: float = 30.0,

@@ -1,0 +1,60 @@
+"""`modelyard predict`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from modelyard.client import Client
+from modelyard.core.errors import InvalidFields
+
+from .output import JsonFlag, err, errors_explained, out
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="The model's id.")],
+    data: Annotated[
+        str | None, typer.Option(help='The rows as JSON: `[[1, 2, 3]]`, or `{"input": [[1, 2, 3]]}` by input name.')
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="A file with such JSON; `-` reads standard input.")] = None,
+    version: Annotated[str, typer.Option(help="A version's number, or an alias; default: live.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask a served model."""
+    with errors_explained(), Client() as client:
+        rows = _rows(data, file)
+        if not isinstance(rows, dict):
+            rows = {_only_input(client, model, version): rows}
+        prediction = client.predict(model, rows, version=version)
+        outputs = {name: array.tolist() for name, array in prediction.outputs.items()}
+        if as_json:
+            document = {"model": prediction.model, "version": prediction.version, "outputs": outputs}
+            out.print(json.dumps(document), markup=False, highlight=False)
+            return
+        for name, values in outputs.items():
+            for row in values:
+                out.print(f"{name}  {json.dumps(row)}", markup=False, highlight=False)
+        err.print(f"[dim]{prediction.model} version {prediction.version}[/]")
+
+
+def _rows(data: str | None, file: Path | None) -> Any:
+    if (data is None) == (file is None):
+        raise ValueError("give the rows by either --data or --file")
+    if data is None:
+        data = sys.stdin.read() if str(file) == "-" else Path(str(file)).read_text(encoding="utf-8")
+    try:
+        return json.loads(data)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the rows are not JSON: {error}") from error
+
+
+def _only_input(client: Client, model: str, version: str) -> str:
+    inputs = client.predictions.metadata(model, version=version).inputs
+    if len(inputs) != 1:
+        names = ", ".join(tensor.name for tensor in inputs)
+        raise InvalidFields.one("inputs", f"{model} has {len(inputs)} inputs: give an object with {names}")
+    return inputs[0].name

@@ -1,0 +1,78 @@
+"""Predictions over the Open Inference Protocol, with NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from modelyard.core.errors import RemoteError
+from modelyard.oip import open_inference_pb2 as pb
+from modelyard.oip.datatypes import DATATYPES
+from modelyard.oip.service import InferenceStub
+from modelyard.oip.tensors import add_input, output_arrays
+
+from .connection import DEFAULT_TIMEOUT_S, Connection, translated
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A model's answer."""
+
+    outputs: dict[str, NDArray[Any]]
+    """Arrays by output name; the first dimension is the batch."""
+    model: str
+    version: str
+    """The number of the version that answered, also when an alias was asked."""
+
+    @property
+    def output(self) -> NDArray[Any]:
+        """The one output of a model that has one; raises ValueError for a model with several."""
+        (array,) = self.outputs.values()
+        return array
+
+
+class PredictionsClient:
+    """`client.predictions`; `client.predict` is the usual way in."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._stub = InferenceStub(connection.channel)
+        self._metadata: dict[tuple[str, str], pb.ModelMetadataResponse] = {}
+
+    def predict(
+        self, model: str, inputs: Mapping[str, ArrayLike], *, version: int | str = "", timeout_s: float = 30.0
+    ) -> Prediction:
+        """See `Client.predict`. Values are converted to the types that the model declares."""
+        types = {tensor.name: tensor.datatype for tensor in self.metadata(model, version=version).inputs}
+        request = pb.ModelInferRequest(model_name=model, model_version=str(version))
+        for name, values in inputs.items():
+            datatype = types.get(name, "")
+            known = DATATYPES.get(datatype)
+            # An unknown name or type is sent as it is: the service's error names what it expected.
+            dtype = None if known is None or datatype == "BYTES" else known.dtype
+            add_input(request, name, np.asarray(values, dtype=dtype), datatype if datatype == "BF16" else "")
+        try:
+            with translated():
+                response = self._stub.ModelInfer(request, timeout=timeout_s)
+        except RemoteError:
+            self._metadata.pop((model, str(version)), None)  # the signature may have changed with the version
+            raise
+        return Prediction(output_arrays(response), response.model_name, response.model_version)
+
+    def metadata(self, model: str, *, version: int | str = "") -> pb.ModelMetadataResponse:
+        """Names, types and shapes of a model's inputs and outputs, asked for once per model and version."""
+        key = (model, str(version))
+        if key not in self._metadata:
+            request = pb.ModelMetadataRequest(name=model, version=str(version))
+            with translated():
+                self._metadata[key] = self._stub.ModelMetadata(request, timeout=DEFAULT_TIMEOUT_S)
+        return self._metadata[key]
+
+    def served(self) -> list[pb.RepositoryIndexResponse.ModelIndex]:
+        """Every version that the answering pod serves or loads, with its state."""
+        with translated():
+            index = self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=DEFAULT_TIMEOUT_S)
+        return list(index.models)
