@@ -18,7 +18,9 @@ def probe(address: str, service: str = "", *, timeout_s: float = _TIMEOUT_S) -> 
     with grpc.insecure_channel(address) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=service)
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s)
+            answer = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # the stub sets it on itself
+                request, timeout=timeout_s
+            )
         except grpc.RpcError as error:
             call: grpc.Call = error  # type: ignore[assignment]  # what a stub raises is a call too
             return f"{call.code().name}: {call.details()}"
@@ -28,7 +30,7 @@ def probe(address: str, service: str = "", *, timeout_s: float = _TIMEOUT_S) -> 
 
 def main() -> None:
     """The command."""
-    if not 2 <= len(sys.argv) <= 3:  # noqa: PLR2004 - the program's name, an address, perhaps a service
+    if not 2 <= len(sys.argv) <= 3:
         sys.exit("usage: python -m modelyard.core.probe ADDRESS [SERVICE]")
     sys.exit(probe(*sys.argv[1:]) or 0)
 
