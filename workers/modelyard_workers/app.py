@@ -1,0 +1,61 @@
+"""The Celery application: one task, the doorbell, and the settings that make Celery on Redis safe for trainings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+
+from modelyard.core.doorbell import TASK_NAME
+
+from .bell import Bell
+from .doorbell import answer_doorbell
+from .settings import WorkerSettings
+
+_START_POOL_S = 60.0
+
+
+def make_app(settings: WorkerSettings, shutdown: Bell) -> Celery:
+    """The application of one worker. `shutdown` is rung when the worker is being stopped."""
+    app = Celery("modelyard", broker=settings.broker_url, set_as_current=False)
+    app.conf.update(celery_settings(settings))
+
+    @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # celery has no types
+    def doorbell(name: str) -> None:
+        answer_doorbell(name, settings, shutdown)
+
+    return app
+
+
+def celery_settings(settings: WorkerSettings) -> dict[str, Any]:
+    """Celery's settings, each with its reason."""
+    return {
+        "task_default_queue": settings.queue,
+        # The message is a doorbell: acknowledged when it is heard, since Redis would deliver it a second time after
+        # the visibility timeout while the first training still runs. For a lost one the gateway's reconciler rings again.
+        "task_acks_late": False,
+        "task_ignore_result": True,
+        # JSON only: no pickle from anybody who reaches Redis.
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        # Pool processes, not the solo pool, which loses the job on shutdown. One per job; the training itself runs in
+        # a subprocess of the pool process (pool processes may have no children of their own kind, and CUDA no fork).
+        "worker_pool": "prefork",
+        "worker_concurrency": settings.concurrency,
+        "worker_proc_alive_timeout": _START_POOL_S,
+        # A worker takes a doorbell only when it can answer it: others may be idle.
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        # Redis may be away for any time, at start and later; running trainings do not care.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "broker_transport_options": {"socket_keepalive": True, "health_check_interval": 25},
+        # The bell stops trainings in good order (see `program`); this bounds a SIGQUIT.
+        "worker_soft_shutdown_timeout": settings.trainer_grace_s + 5,
+        # Whoever reaches Redis may ring, and nothing else: no remote shutdown, no revoking. Jobs are cancelled by row.
+        "worker_enable_remote_control": False,
+        # Logging is set up by the program.
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+    }

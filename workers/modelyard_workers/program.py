@@ -1,0 +1,126 @@
+"""The worker program: Celery's worker with our way of starting, being ready and stopping."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.apps.worker import Worker
+from celery.worker import state
+
+from modelyard.core.logs import get_logger
+
+from .app import make_app
+from .bell import Bell
+from .doorbell import worker_name
+from .settings import WorkerSettings
+from .workspace import WorkFolder
+
+READY_INTERVAL_S = 5.0
+READY_AGE_S = 30.0
+
+log = get_logger()
+
+
+def run(settings: WorkerSettings) -> int:
+    """Hears doorbells until a signal ends it; answers the exit code. REMAP_SIGTERM must be set (see `__main__`).
+
+    SIGTERM: no more doorbells; running trainers get SIGTERM and their time of grace, their jobs are given back.
+    """
+    shutdown = Bell()
+    swept = WorkFolder(settings.work_dir).sweep()
+    if swept:
+        log.info("removed the folders of killed attempts", folders=swept)
+    app = make_app(settings, shutdown)
+    app.steps["consumer"].add(Readiness)
+    app.conf.update(modelyard_ready_file=settings.ready_file)
+    signals.setup_logging.connect(_keep_logging, weak=False)
+    signals.worker_shutting_down.connect(lambda **_: shutdown.ring(), weak=False)
+    worker = TrainingWorker(
+        shutdown, app=app, hostname=worker_name(), queues=[settings.queue], quiet=True, loglevel=settings.log_level,
+        without_gossip=True, without_mingle=True, without_heartbeat=True,
+    )  # fmt: skip
+    worker.start()
+    log.info("stopped")
+    return int(worker.exitcode or 0)
+
+
+class TrainingWorker(Worker):  # type: ignore[misc]  # celery has no types
+    """Celery's worker, except that running trainings hear of a shutdown at once, and that it lasts no longer than they.
+
+    With REMAP_SIGTERM=SIGQUIT, which keeps a SIGTERM to the whole process group away from the pool processes, Celery
+    would answer SIGTERM by sleeping through the whole soft shutdown, kill the tasks, and only then send
+    `worker_shutting_down` (celery 5.7, `apps/worker.py`).
+    """
+
+    def __init__(self, shutdown: Bell, **arguments: Any) -> None:
+        self._shutdown = shutdown
+        super().__init__(**arguments)
+
+    def install_platform_tweaks(self, worker: Worker) -> None:
+        """Called by Celery when it installs its signal handlers; ours comes on top."""
+        super().install_platform_tweaks(worker)
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def wait_for_soft_shutdown(self) -> None:
+        """Called by Celery on SIGQUIT, before it waits."""
+        self._shutdown.ring()
+        super().wait_for_soft_shutdown()
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._shutdown.ring()
+        # What Celery's own handler for a warm shutdown does: take nothing new, end when the running tasks have.
+        state.should_stop = 0
+
+
+class Readiness(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+    """Keeps the ready file while the worker is connected to Redis and its event loop turns."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **arguments: Any) -> None:
+        self._file: Path | None = consumer.app.conf.modelyard_ready_file
+        self._timer: Any = None
+        super().__init__(consumer, **arguments)
+
+    def start(self, consumer: Any) -> None:
+        """Connected, also after Redis was away."""
+        log.info("ready", queue=consumer.app.conf.task_default_queue)
+        if self._file is not None:
+            write_ready(self._file)
+            self._timer = consumer.timer.call_repeatedly(READY_INTERVAL_S, write_ready, (self._file,))
+
+    def stop(self, _consumer: Any) -> None:
+        """Shutting down, or the connection is lost."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+
+
+def write_ready(file: Path) -> None:
+    """Says that this process is ready now."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    partial.write_text(f"{os.getpid()}\n")
+    partial.replace(file)
+
+
+def is_ready(file: Path) -> bool:
+    """Whether a worker said that it is ready within the last half minute, and lives."""
+    try:
+        if time.time() - file.stat().st_mtime > READY_AGE_S:
+            return False
+        os.kill(int(file.read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _keep_logging(**_arguments: Any) -> None:
+    """Having a receiver for `setup_logging` keeps Celery from setting logging up in its own way."""

@@ -1,0 +1,62 @@
+"""What a worker needs to know. Every field is the environment variable of its name with the prefix."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from modelyard.core.doorbell import DEFAULT_QUEUE
+
+GIBIBYTE = 1024**3
+
+
+class WorkerSettings(BaseSettings):
+    """Read once at start from the environment; wrong values end the program with the variable's name."""
+
+    model_config = SettingsConfigDict(env_prefix="MODELYARD_WORKER_", frozen=True, extra="ignore")
+
+    broker_url: str = Field(pattern=r"^(redis|rediss)://.+|^redis\+socket:///.+")
+    """Where the doorbells come from: `redis://host:port/0`, `rediss://…`, or `redis+socket:///path`."""
+
+    queue: str = Field(default=DEFAULT_QUEUE, pattern=r"^[a-zA-Z0-9._-]{1,200}$")
+    """The queue to listen on: one per class of hardware."""
+
+    concurrency: int = Field(default=1, ge=1, le=64)
+    """How many jobs train at the same time. One per accelerator."""
+
+    gateway_address: str = Field(min_length=1)
+    """The gateway's gRPC address, `host:port` or `unix:/path`."""
+
+    registry_address: str = Field(min_length=1)
+    """The registry's gRPC address, `host:port` or `unix:/path`."""
+
+    token_file: Path | None = None
+    """File with the worker's bearer token (role WORKER); read again when it changes."""
+
+    work_dir: Path
+    """Where attempts and cached datasets live. Made private (0700). May be lost at any time but not be shared by hosts."""
+
+    dataset_cache_bytes: int = Field(default=20 * GIBIBYTE, ge=0)
+    """Datasets are kept for the next job up to this size; the one used longest ago goes first."""
+
+    out_of_contact_limit_s: float = Field(default=900.0, gt=0)
+    """How long a training goes on while the gateway (or, for transfers, the registry) cannot be reached."""
+
+    trainer_grace_s: float = Field(default=10.0, ge=0)
+    """How long a trainer may take to stop after SIGTERM; then it is killed. Keep it below the grace of whoever stops
+    the worker, so that a worker that is stopped ends in good order."""
+
+    trainer_command: tuple[str, ...] = Field(default=(sys.executable, "-m", "modelyard_workers.trainer"), min_length=1)
+    """The program that trains, as a JSON list; `--workdir DIR --events-fd N` is appended."""
+
+    ready_file: Path | None = None
+    """A file that exists, and is touched every few seconds, while doorbells can be heard. For `--check` and probes."""
+
+    log_format: str = Field(default="json", pattern="^(json|console)$")
+    """`json`: one object a line, for machines; `console`: for people."""
+
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    """Least severity that is logged."""
