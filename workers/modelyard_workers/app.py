@@ -32,7 +32,7 @@ def celery_settings(settings: WorkerSettings) -> dict[str, Any]:
     return {
         "task_default_queue": settings.queue,
         # The message is a doorbell: acknowledged when it is heard, since Redis would deliver it a second time after
-        # the visibility timeout while the first training still runs. For a lost one the gateway's reconciler rings again.
+        # the visibility timeout while the first training still runs. For a lost one the gateway rings again.
         "task_acks_late": False,
         "task_ignore_result": True,
         # JSON only: no pickle from anybody who reaches Redis.

@@ -37,7 +37,7 @@ class WorkerSettings(BaseSettings):
     """File with the worker's bearer token (role WORKER); read again when it changes."""
 
     work_dir: Path
-    """Where attempts and cached datasets live. Made private (0700). May be lost at any time but not be shared by hosts."""
+    """Where attempts and cached datasets live, on a local disk. Made private (0700). May be lost at any time."""
 
     dataset_cache_bytes: int = Field(default=20 * GIBIBYTE, ge=0)
     """Datasets are kept for the next job up to this size; the one used longest ago goes first."""

@@ -40,13 +40,17 @@ class Exit:
 
 
 def supervise(process: TrainerProcess, deliver: Deliver, interruptions: Interruptions, grace_s: float) -> Exit:
-    """Reads until the trainer ends. An interruption gets it SIGTERM, and SIGKILL after `grace_s`; STALE, SIGKILL at once.
+    """Reads until the trainer ends. Interrupted, it gets SIGTERM and after `grace_s` SIGKILL; if STALE, SIGKILL at once.
 
     Nothing that the trainer (or what it started) does can hold this up: pipes are never waited for beyond its end.
     """
     limit = LogLimit()
     stderr = LogStream(deliver, limit)
-    streams = {"events": EventStream(deliver), "stdout": LogStream(deliver, limit), "stderr": stderr}
+    streams: dict[str, EventStream | LogStream] = {
+        "events": EventStream(deliver),
+        "stdout": LogStream(deliver, limit),
+        "stderr": stderr,
+    }
     stopping = _Stopping(process, grace_s)
     with selectors.DefaultSelector() as selector:
         for name, pipe in process.pipes.items():
