@@ -1,0 +1,143 @@
+"""Puts the gateway together and takes it apart again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import grpc.aio
+
+from modelyard.core.channels import aio_channel
+from modelyard.core.database import Database, migrate
+from modelyard.core.health import Health
+from modelyard.core.serving import Service
+from modelyard.core.tokens import TokenSigner
+from modelyard.v1 import access_service_pb2_grpc, training_service_pb2_grpc, worker_service_pb2_grpc
+
+from .access_servicer import AccessServicer
+from .cancellation import Cancellation
+from .claims import Claims
+from .doorbell import CeleryBell
+from .finishing import Finishing
+from .leases import Leases
+from .ledger import Ledger
+from .notices import Notices
+from .outbox import Bell, Outbox
+from .planning import RegistryPlanner
+from .reconciler import Reconciler
+from .reflection import INFERENCE_SERVICE, OWN_SERVICES, PUBLIC_SERVICES, REGISTRY_SERVICES, public_pool
+from .registry import Registry
+from .reports import Reports
+from .routines import Routine
+from .settings import GatewaySettings
+from .submission import Submissions
+from .tokens import Tokens
+from .training_servicer import TrainingServicer
+from .upstreams import Upstreams
+from .watch import Watch
+from .worker_servicer import WorkerServicer
+
+MIGRATIONS = "modelyard.gateway:migrations"
+
+
+class Gateway:
+    """Everything the gateway consists of, on an open database."""
+
+    def __init__(self, settings: GatewaySettings, database: Database, registry: Registry, bell: Bell) -> None:
+        self.settings = settings
+        self.notices = Notices()
+        self.stopping = asyncio.Event()
+        self.health = Health()
+        self._outbox = Outbox(database, bell)
+        self._relay = Routine("outbox", settings.outbox_interval_s, self._outbox.relay)
+        self.ledger = Ledger(database, on_events=self.notices.announce, on_doorbell=self._relay.wake)
+        self.leases = Leases(self.ledger, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
+        self.finishing = Finishing(self.ledger, registry, lease_us=self.leases.duration_us)
+        self._reconciler = Reconciler(database, bell, ring_again_s=settings.ring_again_s, on_doorbell=self._relay.wake)
+        self._submissions = Submissions(self.ledger, RegistryPlanner(registry))
+        self._tokens = Tokens(database, TokenSigner.from_file(settings.signing_key_file))
+
+    def service(self) -> Service:
+        """What is served."""
+        return Service(
+            register=self._register,
+            names=OWN_SERVICES,
+            reflected=PUBLIC_SERVICES,
+            descriptor_pool=public_pool(),
+            health=self.health,
+            stopping=self.stopping,
+        )
+
+    def background(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """What runs beside the server."""
+        settings, database = self.settings, self.ledger.database
+        inspect = settings.ring_again_s / 3
+        routines = (
+            self._relay,
+            Routine("reaper", settings.reap_interval_s, self.leases.reap, on_error=self.leases.give_grace),
+            Routine("finisher", settings.reap_interval_s, self.finishing.publish_stalled),
+            Routine("reconciler", inspect, self._reconciler.ring_again),
+            Routine("notices", settings.watch_interval_s, lambda: self.notices.poll(database)),
+        )
+        upstreams = Upstreams(
+            self.health,
+            {
+                **dict.fromkeys(REGISTRY_SERVICES, (settings.registry_address,)),
+                INFERENCE_SERVICE: settings.inference_addresses,
+            },
+        )
+        return (*(routine.run() for routine in routines), upstreams.run(), self._end_watches())
+
+    async def _end_watches(self) -> None:
+        await self.stopping.wait()
+        self.notices.close()
+
+    def _register(self, server: grpc.aio.Server) -> None:
+        settings, ledger = self.settings, self.ledger
+        training = TrainingServicer(ledger, self._submissions, Cancellation(ledger), Watch(ledger, self.notices))
+        worker = WorkerServicer(
+            Claims(ledger, self.leases),
+            Reports(ledger, lease_us=self.leases.duration_us),
+            self.finishing,
+            settings.lease_s,
+            settings.report_interval_s,
+        )
+        training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server)
+        worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(worker, server)
+        access_service_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(self._tokens), server)
+
+
+@asynccontextmanager
+async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """A gateway on its migrated database, with its background work running; all closed at the end."""
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_url)
+        stack.push_async_callback(database.close)
+        await migrate(database, MIGRATIONS)
+        channel = await stack.enter_async_context(aio_channel(settings.registry_address))
+        signer = TokenSigner.from_file(settings.signing_key_file)
+        bell = CeleryBell(settings.broker_url, settings.queue)
+        stack.push_async_callback(bell.close)
+        gateway = Gateway(settings, database, Registry(channel, signer, timeout_s=settings.registry_timeout_s), bell)
+        await stack.enter_async_context(_running(gateway.background()))
+        yield gateway
+
+
+@asynccontextmanager
+async def build(settings: GatewaySettings) -> AsyncIterator[Service]:
+    """The service for `modelyard.core.serving`."""
+    async with open_gateway(settings) as gateway:
+        yield gateway.service()
+
+
+@asynccontextmanager
+async def _running(work: Sequence[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

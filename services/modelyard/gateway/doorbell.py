@@ -1,0 +1,69 @@
+"""Rings workers by Celery. The broker client blocks, so it has a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from celery import Celery
+from kombu.exceptions import ChannelError, OperationalError
+
+from modelyard.core.doorbell import TASK_NAME
+from modelyard.core.logs import get_logger
+
+from .outbox import BrokerAway
+
+_TIMEOUT_S = 5.0
+
+log = get_logger()
+
+
+class CeleryBell:
+    """Sends doorbells to one queue of the broker."""
+
+    def __init__(self, broker_url: str, queue: str) -> None:
+        """`broker_url`: `redis://host:port/0` or `redis+socket:///path`."""
+        self._queue = queue
+        self._celery = Celery("modelyard.gateway", broker=broker_url, set_as_current=False)
+        self._celery.conf.update(
+            task_ignore_result=True,
+            task_serializer="json",
+            accept_content=["json"],
+            broker_pool_limit=1,
+            broker_transport_options={"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S},
+        )
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="broker")
+
+    async def ring(self, job_names: Sequence[str]) -> int:
+        """See `outbox.Bell`."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._send, job_names)
+
+    async def waiting(self) -> int:
+        """See `outbox.Bell`."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._count)
+
+    async def close(self) -> None:
+        """Closes the connections to the broker."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._celery.close)
+        self._thread.shutdown()
+
+    def _send(self, job_names: Sequence[str]) -> int:
+        for sent, name in enumerate(job_names):
+            try:
+                # The outbox retries; the client must not hold the thread meanwhile.
+                self._celery.send_task(TASK_NAME, args=[name], queue=self._queue, ignore_result=True, retry=False)
+            except (OperationalError, OSError) as error:
+                log.warning("cannot ring", job=name, reason=str(error))
+                return sent
+        return len(job_names)
+
+    def _count(self) -> int:
+        try:
+            with self._celery.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=_TIMEOUT_S)
+                return int(connection.default_channel.queue_declare(self._queue, passive=True).message_count)
+        except ChannelError:
+            return 0  # Redis has no key for an empty queue
+        except (OperationalError, OSError) as error:
+            raise BrokerAway(str(error)) from error

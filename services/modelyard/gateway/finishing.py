@@ -1,0 +1,185 @@
+"""The end of an attempt. A success is published at most once, whatever dies in between:
+
+1. The result is recorded on the job's row, behind the fence. From here on no other attempt can get the job.
+2. The registry creates the version, idempotently by the job's id.
+3. The job becomes SUCCEEDED with that version.
+
+Each step may be repeated: by the worker that repeats its call, or by the gateway itself (`publish_stalled`) when
+neither the worker nor the gateway that took the call is there any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sqlalchemy import select, update
+
+from modelyard.core.database import now_us
+from modelyard.core.errors import ModelyardError, Unavailable, WrongState
+from modelyard.core.logs import get_logger
+
+from .events import Document, Kind
+from .jobs import FailureReason, Job, State
+from .ledger import Edit, Ledger
+from .tables import jobs
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a successful attempt has uploaded."""
+
+    digest: str
+    """SHA-256 of the ONNX file."""
+    artifact: bytes = field(repr=False)
+    """The worker's whole description of it, serialized."""
+    evaluation: bytes | None = field(repr=False)
+    """The evaluation in it, serialized."""
+
+
+class PublicationRefused(Exception):
+    """The registry will never take this artifact; the text says why."""
+
+
+class Publisher(Protocol):
+    """Makes the recorded result of a job a version of its model."""
+
+    async def publish(self, job: Job) -> str:
+        """The version's resource name, the same at every call. Raises PublicationRefused, or Unavailable."""
+
+
+class Finishing:
+    """Ends attempts."""
+
+    def __init__(self, ledger: Ledger, publisher: Publisher, *, lease_us: int) -> None:
+        self._ledger = ledger
+        self._publisher = publisher
+        self._lease_us = lease_us
+
+    async def succeed(self, job_id: str, attempt: int, result: Result) -> Job:
+        """Publishes the result; the job, SUCCEEDED. CANCELLED if that was asked for, FAILED if the registry refuses.
+
+        Raises StaleAttempt, WrongState if another result is recorded, Unavailable if the registry is away: the result
+        is safe then, and the call may be repeated.
+        """
+        async with self._ledger.edit(job_id) as edit:
+            if _is_repeated(edit.job, attempt):
+                return _same_result(edit.job, result)
+            edit.require_attempt(attempt)
+            if edit.job.state is State.CANCELLING:
+                _end(edit, State.CANCELLED)
+            elif edit.job.is_publishing:
+                _same_result(edit.job, result)
+            else:
+                self._keep(edit, result)
+        return edit.job if edit.job.is_terminal else await self.publish(edit.job)
+
+    async def fail(self, job_id: str, attempt: int, reason: FailureReason, message: str) -> Job:
+        """Ends the attempt in an error; the job, FAILED, or CANCELLED if that was asked for."""
+        async with self._ledger.edit(job_id) as edit:
+            if _is_repeated(edit.job, attempt):
+                return _not_succeeded(edit.job)
+            edit.require_attempt(attempt)
+            if edit.job.state is State.CANCELLING:
+                _end(edit, State.CANCELLED, message=message)
+            else:
+                _not_publishing(edit.job)
+                _end(edit, State.FAILED, reason=reason, message=message)
+        return edit.job
+
+    async def cancel(self, job_id: str, attempt: int) -> Job:
+        """The worker has stopped as it was told; the job, CANCELLED. Raises WrongState if nobody told it."""
+        async with self._ledger.edit(job_id) as edit:
+            if _is_repeated(edit.job, attempt):
+                return _not_succeeded(edit.job)
+            edit.require_attempt(attempt)
+            _end(edit, State.CANCELLED)
+        return edit.job
+
+    async def publish(self, job: Job) -> Job:
+        """Steps 2 and 3 for a job whose result is recorded."""
+        try:
+            version, refusal = await self._publisher.publish(job), ""
+        except PublicationRefused as error:
+            version, refusal = "", str(error)
+        async with self._ledger.edit(job.id) as edit:
+            if not edit.job.is_publishing:
+                return edit.job  # somebody else came first with the same answer
+            if version:
+                edit.enter(State.SUCCEEDED, model_version=version)
+            else:
+                message = f"the registry refused the result: {refusal}"
+                edit.enter(State.FAILED, failure_reason=FailureReason.INTERNAL, message=message)
+            edit.change(finished_attempt=edit.job.attempt)
+        return edit.job
+
+    async def publish_stalled(self, limit: int = 20) -> int:
+        """Publishes results whose worker no longer asks for it; how many."""
+        return sum([await self._publish_quietly(job_id) for job_id in await self._stalled(limit)])
+
+    async def _publish_quietly(self, job_id: str) -> bool:
+        try:
+            await self.publish(await self._ledger.get(job_id))
+        except Unavailable as error:
+            log.warning("publication waits", job=job_id, reason=error.message)
+            return False
+        except ModelyardError:
+            log.exception("publication failed", job=job_id)
+            return False
+        return True
+
+    async def _stalled(self, limit: int) -> list[str]:
+        """Takes up to `limit` stalled publications for one lease's length, so that replicas do not do them twice."""
+        stalled = (
+            (jobs.c.state == State.PUBLISHING) & jobs.c.artifact.is_not(None) & (jobs.c.lease_until < now_us())
+        )  # fmt: skip
+        oldest = select(jobs.c.id).where(stalled).order_by(jobs.c.lease_until).limit(limit)
+        statement = (
+            update(jobs)
+            .where(jobs.c.id.in_(oldest), stalled)
+            .values(lease_until=now_us() + self._lease_us)
+            .returning(jobs.c.id)
+        )
+        async with self._ledger.database.write() as connection:
+            return list((await connection.execute(statement)).scalars())
+
+    def _keep(self, edit: Edit, result: Result) -> None:
+        """Step 1: from here on the job is published or refused, by whoever gets to it."""
+        if edit.job.evaluation is None and result.evaluation is not None:
+            edit.change(evaluation=result.evaluation)
+            edit.tell(Document(Kind.EVALUATION, result.evaluation))
+        if edit.job.state is not State.PUBLISHING:
+            edit.enter(State.PUBLISHING)
+        edit.change(
+            artifact=result.artifact, artifact_digest=result.digest, lease_until=edit.now + self._lease_us
+        )  # fmt: skip
+
+
+def _end(edit: Edit, state: State, *, reason: FailureReason | None = None, message: str = "") -> None:
+    edit.enter(state, failure_reason=reason, message=message)
+    edit.change(finished_attempt=edit.job.attempt)
+
+
+def _is_repeated(job: Job, attempt: int) -> bool:
+    """Whether this attempt has ended the job already."""
+    return job.is_terminal and job.finished_attempt == attempt
+
+
+def _same_result(job: Job, result: Result) -> Job:
+    if job.state is not State.CANCELLED and job.artifact_digest != result.digest:
+        known = job.artifact_digest or "none"
+        raise WrongState(f"the attempt has ended with another result: {known}", metadata={"state": job.state})
+    return job
+
+
+def _not_succeeded(job: Job) -> Job:
+    if job.state is State.SUCCEEDED:
+        raise WrongState(f"{job.name} has succeeded", metadata={"state": job.state})
+    return job
+
+
+def _not_publishing(job: Job) -> None:
+    if job.is_publishing:
+        raise WrongState(f"the result of {job.name} is recorded and being published", metadata={"state": job.state})

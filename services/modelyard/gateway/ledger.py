@@ -1,0 +1,192 @@
+"""The one way to change a job: open it under its row's lock, edit, and let it be written with its events.
+
+    async with ledger.edit(job_id) as edit:
+        edit.require_attempt(attempt)
+        edit.enter(State.RUNNING)
+
+At the end the differences, the events and a doorbell (if one is wanted) are written in one transaction; if anything is
+raised nothing is. After the commit the watchers are told and the relay is woken, in this process; others poll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import fields, replace
+from typing import Any
+
+from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard.core.database import Database, now_us
+from modelyard.core.errors import NotFound, StaleAttempt
+
+from . import events
+from .events import Event, Payload, StateChange
+from .jobs import HELD, FailureReason, Job, State, check_transition, job_name
+from .tables import doorbells, job_definitions, jobs
+
+_JOB_COLUMNS = [
+    *(column for column in jobs.c if column.name not in {"request_id", "request_digest"}),
+    job_definitions.c.spec,
+]
+_MUTABLE = (
+    "state", "failure_reason", "failure_message", "attempt", "suspect_attempts", "finished_attempt", "worker",
+    "lease_until", "updates_received", "progress", "evaluation", "artifact", "artifact_digest", "model_version",
+    "cancel_request_id", "rung_time", "start_time", "finish_time",
+)  # fmt: skip
+_FIELDS = tuple(field.name for field in fields(Job))
+
+
+class Edit:
+    """A job whose row is locked, with what is to be changed on it and what is to be told about it."""
+
+    def __init__(self, job: Job, now: int) -> None:
+        self._before = job
+        self.job = job
+        """The job as it will be written."""
+        self.now = now
+        """The database's clock, in microseconds; never before the job's last change."""
+        self._events: list[Event] = []
+        self._ring = False
+
+    def require_attempt(self, attempt: int) -> None:
+        """The fence: raises StaleAttempt unless this attempt holds the job."""
+        if attempt != self.job.attempt or self.job.state not in HELD:
+            raise StaleAttempt(
+                f"attempt {attempt} no longer holds {self.job.name}; stop its work",
+                metadata={"attempt": str(self.job.attempt), "state": self.job.state},
+            )
+
+    def change(self, **values: Any) -> None:
+        """Sets fields of the job."""
+        self.job = replace(self.job, **values)
+
+    def tell(self, payload: Payload) -> None:
+        """Adds an event."""
+        sequence = self.job.last_sequence + 1
+        self._events.append(Event(sequence, self.now, self.job.attempt, payload))
+        self.change(last_sequence=sequence)
+
+    def enter(
+        self,
+        state: State,
+        *,
+        failure_reason: FailureReason | None = None,
+        message: str = "",
+        model_version: str = "",
+    ) -> None:
+        """Moves the job to another state and tells of it; raises WrongState if the table does not allow the move."""
+        previous = self.job.state
+        check_transition(previous, state)
+        self.change(state=state)
+        if self.job.is_terminal or state is State.QUEUED:
+            self.change(lease_until=None, rung_time=None)
+        if self.job.is_terminal:
+            self.change(finish_time=self.now, model_version=model_version)
+        if state is State.FAILED:
+            self.change(failure_reason=failure_reason, failure_message=message)
+        if state is State.RUNNING and self.job.start_time is None:
+            self.change(start_time=self.now)
+        self.tell(StateChange(state, previous, failure_reason, message, model_version))
+
+    def ring(self) -> None:
+        """Asks for a doorbell for this job."""
+        self._ring = True
+        self.change(rung_time=self.now)
+
+    async def save(self, connection: AsyncConnection) -> None:
+        """Writes what has changed. Called by the ledger."""
+        before, after = self._before, self.job
+        if after == before:
+            return
+        self.change(revision=before.revision + 1, update_time=self.now)
+        changed = {name: getattr(after, name) for name in _MUTABLE if getattr(after, name) != getattr(before, name)}
+        await connection.execute(
+            update(jobs)
+            .where(jobs.c.id == after.id)
+            .values(
+                last_sequence=after.last_sequence, revision=self.job.revision, update_time=self.now, **changed
+            )
+        )  # fmt: skip
+        await events.append(connection, after.id, self._events)
+        if self._ring:
+            await ring(connection, after.id)
+
+    @property
+    def told(self) -> bool:
+        """Whether there is anything new in the job's history."""
+        return bool(self._events)
+
+    @property
+    def rings(self) -> bool:
+        """Whether a doorbell was asked for."""
+        return self._ring
+
+
+class Ledger:
+    """Reads jobs and changes them."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        on_events: Callable[[str, int], None] = lambda _job_id, _sequence: None,
+        on_doorbell: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_events` hears of a job's new last sequence number, `on_doorbell` of new doorbells, after the commit."""
+        self.database = database
+        self.on_events = on_events
+        self.on_doorbell = on_doorbell
+
+    @asynccontextmanager
+    async def edit(self, job_id: str, *, tenant: str | None = None) -> AsyncIterator[Edit]:
+        """The job, locked; raises NotFound if there is none, or none in `tenant` (None: any)."""
+        async with self.database.write() as connection:
+            edit = await _open(connection, job_id, tenant)
+            yield edit
+            await edit.save(connection)
+        self.announce(edit)
+
+    def announce(self, edit: Edit) -> None:
+        """Tells this process what has been committed."""
+        if edit.told:
+            self.on_events(edit.job.id, edit.job.last_sequence)
+        if edit.rings:
+            self.on_doorbell()
+
+    async def get(self, job_id: str, *, tenant: str | None = None) -> Job:
+        """One job as it is now; raises NotFound as `edit` does."""
+        async with self.database.read() as connection:
+            row = (await connection.execute(selected(tenant).where(jobs.c.id == job_id))).one_or_none()
+        if row is None:
+            raise NotFound.resource(job_name(job_id))
+        return to_job(row)
+
+
+async def _open(connection: AsyncConnection, job_id: str, tenant: str | None) -> Edit:
+    statement = selected(tenant).add_columns(now_us().label("now")).where(jobs.c.id == job_id).with_for_update(of=jobs)
+    row = (await connection.execute(statement)).one_or_none()
+    if row is None:
+        raise NotFound.resource(job_name(job_id))
+    job = to_job(row)
+    return Edit(job, max(row.now, job.update_time))
+
+
+async def ring(connection: AsyncConnection, job_id: str) -> None:
+    """Adds a doorbell, due at once."""
+    await connection.execute(insert(doorbells).values(job_id=job_id, due_time=now_us(), tries=0))
+
+
+def selected(tenant: str | None = None) -> Select[Any]:
+    """A query for whole jobs, of one tenant or (None) of all; read its rows with `to_job`."""
+    query = select(*_JOB_COLUMNS).join(job_definitions, job_definitions.c.job_id == jobs.c.id)
+    return query if tenant is None else query.where(jobs.c.tenant == tenant)
+
+
+def to_job(row: Row[Any]) -> Job:
+    """The job in a row of `selected`."""
+    values = {name: getattr(row, name) for name in _FIELDS}
+    values["state"] = State(values["state"])
+    values["failure_reason"] = FailureReason(values["failure_reason"]) if values["failure_reason"] else None
+    return Job(**values)

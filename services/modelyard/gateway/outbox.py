@@ -1,0 +1,105 @@
+"""Doorbells that were written with their job, and the relay that rings them after the commit.
+
+A doorbell is deleted only after the broker has taken it. A replica takes doorbells for a while before it rings them, so
+that replicas do not ring the same ones; one that dies in between leaves them to the others. Ringing twice is harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlalchemy import delete, func, select, update
+
+from modelyard.core.database import Database, now_us
+from modelyard.core.logs import get_logger
+
+from .jobs import job_name
+from .tables import doorbells
+
+_BATCH = 100
+_TAKEN_US = 30_000_000
+"""For so long a replica has the doorbells it has taken for itself."""
+_FIRST_RETRY_US = 250_000
+_LAST_RETRY_US = 5_000_000
+
+log = get_logger()
+
+
+class BrokerAway(Exception):
+    """The broker does not take messages."""
+
+
+class Bell(Protocol):
+    """Rings workers through the broker."""
+
+    async def ring(self, job_names: Sequence[str]) -> int:
+        """Sends a doorbell for each in turn, until one cannot be sent; how many the broker has taken."""
+
+    async def waiting(self) -> int:
+        """Doorbells in the broker that no worker has taken yet; raises BrokerAway."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Doorbell:
+    id: int
+    job_id: str
+    tries: int
+
+
+class Outbox:
+    """Relays doorbells to the broker."""
+
+    def __init__(self, database: Database, bell: Bell) -> None:
+        self._database = database
+        self._bell = bell
+
+    async def relay(self) -> bool:
+        """Rings one batch of what is due; whether there may be more to ring right now."""
+        batch = await self._take()
+        if not batch:
+            return False
+        rung = await self._bell.ring([job_name(doorbell.job_id) for doorbell in batch])
+        await self._settle(batch[:rung], batch[rung:])
+        if rung < len(batch):
+            log.warning("the broker is away; doorbells wait", waiting=len(batch) - rung, tries=batch[rung].tries)
+            return False
+        return len(batch) == _BATCH
+
+    async def _take(self) -> list[_Doorbell]:
+        due = doorbells.c.due_time <= now_us()
+        chosen = select(doorbells.c.id).where(due).order_by(doorbells.c.id).limit(_BATCH)
+        statement = (
+            update(doorbells)
+            .where(doorbells.c.id.in_(chosen.with_for_update(skip_locked=True)))
+            .values(due_time=now_us() + _TAKEN_US, tries=doorbells.c.tries + 1)
+            .returning(doorbells.c.id, doorbells.c.job_id, doorbells.c.tries)
+        )
+        async with self._database.read() as connection:
+            if (await connection.execute(select(doorbells.c.id).where(due).limit(1))).one_or_none() is None:
+                return []  # an idle gateway takes no write lock
+        async with self._database.write() as connection:
+            rows = await connection.execute(statement)
+            return sorted((_Doorbell(*row) for row in rows), key=lambda doorbell: doorbell.id)
+
+    async def _settle(self, rung: Sequence[_Doorbell], left: Sequence[_Doorbell]) -> None:
+        async with self._database.write() as connection:
+            if rung:
+                await connection.execute(delete(doorbells).where(doorbells.c.id.in_([bell.id for bell in rung])))
+            if left:
+                await connection.execute(
+                    update(doorbells)
+                    .where(doorbells.c.id.in_([bell.id for bell in left]))
+                    .values(due_time=now_us() + _backoff_us(min(bell.tries for bell in left)))
+                )
+
+
+def _backoff_us(tries: int) -> int:
+    return min(_FIRST_RETRY_US << min(tries - 1, 16), _LAST_RETRY_US)
+
+
+async def pending(database: Database) -> int:
+    """Doorbells that the broker has not taken yet."""
+    async with database.read() as connection:
+        return (await connection.execute(select(func.count()).select_from(doorbells))).scalar_one()

@@ -1,0 +1,131 @@
+"""The registry, over gRPC. Every call is made in the name of somebody: with a short-lived token that says so.
+
+The gateway holds the signing key, so it can; and so the registry's own rules about tenants decide, and its history
+names the person and not the gateway.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from modelyard.core.channels import bearer
+from modelyard.core.errors import ModelyardError, NotFound, RemoteError, Unavailable, reason_name
+from modelyard.core.interceptors import REQUEST_ID_HEADER, current_request_id
+from modelyard.core.logs import get_logger
+from modelyard.core.tokens import IssuedToken, TokenSigner
+from modelyard.v1 import (
+    dataset_pb2,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
+    errors_pb2,
+    model_pb2,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+
+from .converters import version_request
+from .finishing import PublicationRefused
+from .jobs import Job
+
+_TOKEN_LIFETIME_S = 600.0
+_MAX_TOKENS = 1000
+_RETRY_AFTER_S = 1.0
+_TOO_LARGE = reason_name(errors_pb2.ERROR_REASON_TOO_LARGE)
+_PASSING = frozenset({
+    grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED,
+})  # fmt: skip
+"""Faults of the registry or of how it is set up, not of what it was asked: another try may succeed."""
+
+T = TypeVar("T")
+
+log = get_logger()
+
+
+class TokenPurse:
+    """Tokens for acting in somebody's name, each used until half of its time is over."""
+
+    def __init__(self, signer: TokenSigner) -> None:
+        self._signer = signer
+        self._tokens: dict[tuple[str, str, frozenset[str]], IssuedToken] = {}
+
+    def metadata(self, subject: str, tenant: str, roles: frozenset[str]) -> list[tuple[str, str]]:
+        """The metadata that carries such a token."""
+        key = (subject, tenant, roles)
+        token = self._tokens.get(key)
+        if token is None or token.expire_time - time.time() < _TOKEN_LIFETIME_S / 2:
+            if len(self._tokens) >= _MAX_TOKENS:
+                self._tokens.clear()
+            token = self._tokens[key] = self._signer.issue(subject, tenant, roles, _TOKEN_LIFETIME_S)
+        return list(bearer(token.secret))
+
+
+class Registry:
+    """What the gateway asks of the registry."""
+
+    def __init__(self, channel: grpc.aio.Channel, signer: TokenSigner, *, timeout_s: float) -> None:
+        self._datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
+        self._models = model_service_pb2_grpc.ModelServiceStub(channel)
+        self._purse = TokenPurse(signer)
+        self._timeout_s = timeout_s
+
+    async def dataset(self, name: str, *, subject: str, tenant: str, roles: frozenset[str]) -> dataset_pb2.Dataset:
+        """The dataset, if this caller may see it; raises NotFound or Unavailable."""
+        request = dataset_service_pb2.GetDatasetRequest(name=name)
+        metadata = self._metadata(subject, tenant, roles)
+        try:
+            return await _answer(self._datasets.GetDataset(request, timeout=self._timeout_s, metadata=metadata))
+        except RemoteError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                raise NotFound.resource(name) from error
+            raise away(error) from error
+
+    async def model_tenant(self, name: str) -> str | None:
+        """The tenant that owns the model; None if there is no such model. Raises Unavailable."""
+        request = model_service_pb2.GetModelRequest(name=name)
+        metadata = self._metadata("gateway", "", frozenset({"service"}))
+        try:
+            model: model_pb2.Model = await _answer(
+                self._models.GetModel(request, timeout=self._timeout_s, metadata=metadata)
+            )
+        except RemoteError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise away(error) from error
+        return model.tenant
+
+    async def publish(self, job: Job) -> str:
+        """See `finishing.Publisher`. Acts in the name of the one who submitted the job."""
+        metadata = self._metadata(job.creator, job.tenant, frozenset({"developer"}))
+        call = self._models.CreateModelVersion(version_request(job), timeout=self._timeout_s, metadata=metadata)
+        try:
+            version: model_pb2.ModelVersion = await _answer(call)
+        except RemoteError as error:
+            if error.code not in _PASSING or error.reason == _TOO_LARGE:
+                raise PublicationRefused(error.message) from error
+            raise away(error) from error
+        return version.name
+
+    def _metadata(self, subject: str, tenant: str, roles: frozenset[str]) -> list[tuple[str, str]]:
+        metadata = self._purse.metadata(subject, tenant, roles)
+        request_id = current_request_id()
+        return [*metadata, (REQUEST_ID_HEADER, request_id)] if request_id else metadata
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.RpcError as error:
+        raise RemoteError.from_rpc(error) from error
+
+
+def away(error: RemoteError) -> ModelyardError:
+    """What our caller is told when the registry did not do its part."""
+    log.warning("the registry failed", code=error.code.name, reason=error.reason, text=error.message)
+    return Unavailable("the registry is away; try again", retry_after=error.retry_after or _RETRY_AFTER_S)

@@ -1,0 +1,159 @@
+"""A user submits a job: everything that can be known is checked, then it is written once."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from sqlalchemy import Select, insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modelyard.core.database import now_us
+from modelyard.core.errors import RequestIdReused
+from modelyard.core.tokens import Caller
+
+from . import events
+from .events import Event, StateChange
+from .jobs import Job, State
+from .ledger import Ledger, ring, selected, to_job
+from .tables import job_definitions, jobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a user sent, its form checked."""
+
+    display_name: str
+    labels: dict[str, str]
+    spec: bytes = field(repr=False)
+    """The spec as it was sent, serialized."""
+    request_id: str
+    """Empty if the user gave none."""
+    content_digest: str
+    """SHA-256 over all of the content, to tell a repeated request from another one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A checked spec and what follows from it."""
+
+    spec: bytes = field(repr=False)
+    """With every default filled in, serialized."""
+    spec_digest: str
+    model: str
+    alias: str
+    dataset: str
+    dataset_digest: str
+    dataset_snapshot: bytes = field(repr=False)
+    """The dataset as it is now, serialized."""
+    parameter_count: int
+
+
+class Planner(Protocol):
+    """Checks specs against the data."""
+
+    async def plan(self, spec: bytes, caller: Caller) -> Plan:
+        """The plan for this caller.
+
+        Raises InvalidFields, NotFound for the dataset, AlreadyExists for a model of another tenant, Unavailable if the
+        registry is away.
+        """
+
+
+class Submissions:
+    """Takes jobs in."""
+
+    def __init__(self, ledger: Ledger, planner: Planner) -> None:
+        self._ledger = ledger
+        self._planner = planner
+
+    async def submit(self, submission: Submission, caller: Caller, *, validate_only: bool = False) -> Job:
+        """The new job, or the one that this request has made before.
+
+        `validate_only`: the job as it would be, without an id. Raises RequestIdReused beside what the planner raises.
+        """
+        known = await self._known(submission, caller.tenant)
+        if known is not None:
+            return known
+        plan = await self._planner.plan(submission.spec, caller)
+        job = _new_job(submission, caller, plan)
+        if validate_only:
+            return replace(job, id="")
+        try:
+            job = await self._insert(job, submission, plan)
+        except IntegrityError:
+            known = await self._known(submission, caller.tenant)  # the same request came in twice at the same time
+            if known is None:
+                raise
+            return known
+        self._ledger.on_events(job.id, job.last_sequence)
+        self._ledger.on_doorbell()
+        return job
+
+    async def _known(self, submission: Submission, tenant: str) -> Job | None:
+        if not submission.request_id:
+            return None
+        async with self._ledger.database.read() as connection:
+            row = (await connection.execute(_by_request_id(submission, tenant))).one_or_none()
+        if row is None:
+            return None
+        if row.request_digest != submission.content_digest:
+            raise RequestIdReused(
+                f"the request_id {submission.request_id} belongs to a request with other content",
+                metadata={"request_id": submission.request_id},
+            )
+        return to_job(row)
+
+    async def _insert(self, job: Job, submission: Submission, plan: Plan) -> Job:
+        """Job, first event and doorbell in one transaction."""
+        async with self._ledger.database.write() as connection:
+            job = await _insert_row(connection, job, submission)
+            await connection.execute(
+                insert(job_definitions).values(
+                    job_id=job.id, spec=plan.spec, dataset_snapshot=plan.dataset_snapshot
+                )
+            )  # fmt: skip
+            await events.append(connection, job.id, [Event(1, job.create_time, 0, StateChange(State.QUEUED))])
+            await ring(connection, job.id)
+        return job
+
+
+def _by_request_id(submission: Submission, tenant: str) -> Select[Any]:
+    return (
+        selected(tenant)
+        .add_columns(jobs.c.request_digest)
+        .where(jobs.c.request_id == submission.request_id)
+    )  # fmt: skip
+
+
+def _new_job(submission: Submission, caller: Caller, plan: Plan) -> Job:
+    return Job(
+        id=secrets.token_hex(8),
+        tenant=caller.tenant,
+        creator=caller.subject,
+        display_name=submission.display_name,
+        labels=submission.labels,
+        model=plan.model,
+        alias=plan.alias,
+        dataset=plan.dataset,
+        dataset_digest=plan.dataset_digest,
+        spec=plan.spec,
+        spec_digest=plan.spec_digest,
+        parameter_count=plan.parameter_count,
+        last_sequence=1,
+        revision=1,
+    )
+
+
+async def _insert_row(connection: AsyncConnection, job: Job, submission: Submission) -> Job:
+    columns = {column.name for column in jobs.c}
+    values = {name: getattr(job, name) for name in Job.__slots__ if name in columns}
+    values |= {
+        "request_id": submission.request_id or None, "request_digest": submission.content_digest,
+        "create_time": now_us(), "update_time": now_us(), "rung_time": now_us(),
+    }  # fmt: skip
+    returned = (jobs.c.create_time, jobs.c.update_time, jobs.c.rung_time)
+    row = (await connection.execute(insert(jobs).values(values).returning(*returned))).one()
+    return replace(job, create_time=row.create_time, update_time=row.update_time, rung_time=row.rung_time)

@@ -1,0 +1,134 @@
+"""The gateway's tables. Times are integers: microseconds since 1970 in UTC by the database's clock.
+
+A job is split in two: what never changes and may be long (`job_definitions`) and what changes with every report
+(`jobs`), so that a heartbeat rewrites a short row.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("tenant", String(63), nullable=False),
+    Column("creator", String(100), nullable=False),
+    # NULL where the caller gave none, so that the unique constraint lets any number of those in.
+    Column("request_id", String(64)),
+    # SHA-256 of the request's content: tells a repeated request from another one under the same request_id.
+    Column("request_digest", String(64), nullable=False),
+    Column("display_name", String(200), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("model", String(63), nullable=False),
+    Column("alias", String(63), nullable=False),
+    Column("dataset", String(63), nullable=False),
+    Column("dataset_digest", String(64), nullable=False),
+    Column("spec_digest", String(64), nullable=False),
+    Column("parameter_count", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("failure_reason", String(16)),
+    Column("failure_message", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("suspect_attempts", Integer, nullable=False),
+    Column("finished_attempt", Integer, nullable=False),
+    Column("worker", String(200), nullable=False),
+    Column("lease_until", BigInteger),
+    Column("updates_received", BigInteger, nullable=False),
+    Column("progress", LargeBinary),
+    Column("evaluation", LargeBinary),
+    Column("artifact", LargeBinary),
+    Column("artifact_digest", String(64), nullable=False),
+    Column("model_version", String(100), nullable=False),
+    Column("cancel_request_id", String(64), nullable=False),
+    Column("rung_time", BigInteger),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+    Column("start_time", BigInteger),
+    Column("finish_time", BigInteger),
+    UniqueConstraint("tenant", "request_id"),
+    Index(None, "tenant", "create_time", "id"),
+    Index(None, "create_time", "id"),
+    # NULL for the jobs that reaper and reconciler do not care about, so both look at short indexes.
+    Index(None, "lease_until"),
+    Index(None, "rung_time"),
+)
+
+job_definitions = Table(
+    "job_definitions",
+    metadata,
+    Column("job_id", String(40), ForeignKey("jobs.id"), primary_key=True),
+    # The normalised modelyard.v1.TrainingSpec, serialized.
+    Column("spec", LargeBinary, nullable=False),
+    # The modelyard.v1.Dataset as it was when the job was submitted, serialized.
+    Column("dataset_snapshot", LargeBinary, nullable=False),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_id", String(40), ForeignKey("jobs.id"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", String(12), nullable=False),
+    Column("state", String(16)),
+    Column("previous_state", String(16)),
+    Column("failure_reason", String(16)),
+    # The message of a state change, or the text of a log line.
+    Column("text", Text),
+    Column("model_version", String(100)),
+    # A serialized modelyard.v1.TrainingProgress or Evaluation.
+    Column("document", LargeBinary),
+    # One job's events lie together, in the order in which they are read.
+    sqlite_with_rowid=False,
+)
+
+doorbells = Table(
+    "doorbells",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("job_id", String(40), ForeignKey("jobs.id"), nullable=False),
+    Column("due_time", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Index(None, "due_time"),
+    sqlite_autoincrement=True,  # a replica that was slow to delete what it rang must not hit a new row of the same id
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("tenant", String(63), nullable=False),
+    Column("subject", String(100), nullable=False),
+    Column("roles", JSON, nullable=False),
+    Column("creator", String(100), nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("expire_time", BigInteger, nullable=False),
+    Index(None, "tenant", "create_time", "id"),
+    Index(None, "create_time", "id"),
+)

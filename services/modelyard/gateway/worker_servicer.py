@@ -1,0 +1,65 @@
+"""modelyard.v1.WorkerService: converts, delegates, converts. Internal: a worker works for every tenant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from modelyard.core.errors import InvalidFields
+from modelyard.core.names import TRAINING_JOB
+from modelyard.v1 import training_job_pb2, worker_service_pb2, worker_service_pb2_grpc
+
+from .claims import Claims
+from .converters import from_artifact, from_failure, from_report, from_worker, to_claim, to_receipt, to_training_job
+from .finishing import Finishing
+from .reports import Reports
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
+    """Hands jobs to workers and takes what becomes of them."""
+
+    claims: Claims
+    reports: Reports
+    finishing: Finishing
+    lease_s: float
+    report_interval_s: float
+
+    async def ClaimTrainingJob(
+        self, request: worker_service_pb2.ClaimTrainingJobRequest, _context: _Context
+    ) -> worker_service_pb2.ClaimTrainingJobResponse:
+        """See the proto."""
+        claim = await self.claims.claim(_job_id(request.name), from_worker(request.worker))
+        return to_claim(claim, self.lease_s, self.report_interval_s)
+
+    async def ReportTrainingJob(
+        self, request: worker_service_pb2.ReportTrainingJobRequest, _context: _Context
+    ) -> worker_service_pb2.ReportTrainingJobResponse:
+        """See the proto."""
+        updates = from_report(request)
+        receipt = await self.reports.report(_job_id(request.name), request.attempt, request.first_update, updates)
+        return to_receipt(receipt, self.lease_s)
+
+    async def FinishTrainingJob(
+        self, request: worker_service_pb2.FinishTrainingJobRequest, _context: _Context
+    ) -> training_job_pb2.TrainingJob:
+        """See the proto."""
+        job_id = _job_id(request.name)
+        match request.WhichOneof("outcome"):
+            case "succeeded":
+                job = await self.finishing.succeed(job_id, request.attempt, from_artifact(request.succeeded))
+            case "failed":
+                job = await self.finishing.fail(job_id, request.attempt, *from_failure(request.failed))
+            case "cancelled":
+                job = await self.finishing.cancel(job_id, request.attempt)
+            case _:
+                raise InvalidFields.one("outcome", "expected exactly one of succeeded, failed, cancelled")
+        return to_training_job(job)
+
+
+def _job_id(name: str) -> str:
+    return TRAINING_JOB.parse(name, "name")["training_job"]

@@ -1,0 +1,162 @@
+"""The gateway's domain on a real database, without a transport: what its unit tests work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import update
+
+from modelyard.core.database import Database
+from modelyard.core.errors import Unavailable
+from modelyard.core.permissions import permissions_of
+from modelyard.core.tokens import Caller
+from modelyard.gateway import events, tables
+from modelyard.gateway.cancellation import Cancellation
+from modelyard.gateway.claims import Claim, Claims
+from modelyard.gateway.events import Event
+from modelyard.gateway.finishing import Finishing, PublicationRefused, Result
+from modelyard.gateway.jobs import Job
+from modelyard.gateway.leases import Leases
+from modelyard.gateway.ledger import Ledger
+from modelyard.gateway.notices import Notices
+from modelyard.gateway.reports import Reports
+from modelyard.gateway.submission import Plan, Submission, Submissions
+from modelyard.gateway.watch import Watch
+
+LEASE_S = 45.0
+MAX_ATTEMPTS = 3
+
+
+def caller(*roles: str, subject: str = "tester", tenant: str = "default") -> Caller:
+    """A caller with these roles (default: developer)."""
+    names = frozenset(roles or ("developer",))
+    return Caller(subject, tenant, names, permissions_of(names), "token", 2e9)
+
+
+def submission(
+    request_id: str = "", content_digest: str = "c" * 64, display_name: str = "a job", spec: bytes = b"spec"
+) -> Submission:
+    """What a user might send."""
+    return Submission(
+        display_name=display_name,
+        labels={"team": "blue"},
+        spec=spec,
+        request_id=request_id,
+        content_digest=content_digest,
+    )
+
+
+def result(digest: str = "d" * 64) -> Result:
+    """What a successful attempt might have uploaded."""
+    return Result(digest=digest, artifact=b"artifact " + digest.encode(), evaluation=b"evaluation")
+
+
+@dataclass
+class FixedPlanner:
+    """Accepts every spec."""
+
+    calls: int = 0
+
+    async def plan(self, spec: bytes, caller: Caller) -> Plan:
+        """A plan with this spec."""
+        self.calls += 1
+        return Plan(
+            spec=spec,
+            spec_digest="e" * 64,
+            model="house-prices",
+            alias="live",
+            dataset="houses",
+            dataset_digest="f" * 64,
+            dataset_snapshot=b"the dataset",
+            parameter_count=1081,
+        )
+
+
+@dataclass
+class MemoryPublisher:
+    """A registry's side of publishing: idempotent by job, and able to fail before or after it has done the work."""
+
+    versions: dict[str, str] = field(default_factory=dict)
+    """Job id to version name."""
+    artifacts: list[bytes | None] = field(default_factory=list)
+    """One entry for each version that was created."""
+    away_before: bool = False
+    away_after: bool = False
+    refusal: str = ""
+
+    async def publish(self, job: Job) -> str:
+        """See `finishing.Publisher`."""
+        if self.away_before:
+            raise Unavailable("the registry is away", retry_after=1)
+        if self.refusal:
+            raise PublicationRefused(self.refusal)
+        if job.id not in self.versions:
+            self.artifacts.append(job.artifact)
+            self.versions[job.id] = f"models/{job.model}/versions/{len(self.artifacts)}"
+        if self.away_after:
+            raise Unavailable("the answer was lost", retry_after=1)
+        return self.versions[job.id]
+
+
+class JobDesk:
+    """Submit, claim, report, finish, cancel, watch, as the servicers do."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.clock = 1000.0
+        """The process's clock in seconds; the database has its own."""
+        self.notices = Notices()
+        self.doorbells_heard = 0
+        self.planner = FixedPlanner()
+        self.publisher = MemoryPublisher()
+        self.ledger = Ledger(database, on_events=self.notices.announce, on_doorbell=self._on_doorbell)
+        self.leases = Leases(self.ledger, lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS, clock=lambda: self.clock)
+        self.submissions = Submissions(self.ledger, self.planner)
+        self.claims = Claims(self.ledger, self.leases)
+        self.reports = Reports(self.ledger, lease_us=self.leases.duration_us)
+        self.finishing = Finishing(self.ledger, self.publisher, lease_us=self.leases.duration_us)
+        self.cancellation = Cancellation(self.ledger)
+        self.watch = Watch(self.ledger, self.notices)
+        self.pass_grace()
+
+    def pass_grace(self) -> None:
+        """Lets the time pass in which nothing is taken back after a start."""
+        self.clock += LEASE_S
+
+    async def submit(self, request_id: str = "", **content: str) -> Job:
+        """A new job."""
+        return await self.submissions.submit(submission(request_id, **content), caller())
+
+    async def claim(self, job: Job, worker: str = "host/1") -> Claim:
+        """A claim that must succeed."""
+        claim = await self.claims.claim(job.id, worker)
+        assert claim is not None
+        return claim
+
+    async def claimed(self) -> Job:
+        """A new job, held by its first attempt."""
+        return (await self.claim(await self.submit())).job
+
+    async def cancel(self, job: Job, request_id: str = "") -> Job:
+        """What a user of the job's tenant does."""
+        return await self.cancellation.cancel(job.id, tenant="default", subject="tester", request_id=request_id)
+
+    async def get(self, job: Job) -> Job:
+        """The job as it is now."""
+        return await self.ledger.get(job.id)
+
+    async def expire_lease(self, job: Job) -> None:
+        """Makes the job's lease one that ran out long ago."""
+        async with self.database.write() as connection:
+            table = tables.jobs
+            await connection.execute(
+                update(table).where(table.c.id == job.id, table.c.lease_until.is_not(None)).values(lease_until=1)
+            )
+
+    async def history(self, job: Job) -> list[Event]:
+        """All events of the job."""
+        async with self.database.read() as connection:
+            return await events.read_page(connection, job.id, 0, 1_000_000)
+
+    def _on_doorbell(self) -> None:
+        self.doorbells_heard += 1
