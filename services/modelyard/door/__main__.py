@@ -1,0 +1,67 @@
+"""`python -m modelyard.door`: writes Envoy's configuration from the settings and runs Envoy until a signal.
+
+python -m modelyard.door            # run
+python -m modelyard.door --print    # show the configuration and exit
+python -m modelyard.door --validate # have Envoy check the configuration and exit
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from .config import bootstrap, render
+from .envoy import Admin, EnvoyMissing, command_line, find_envoy, run
+from .settings import DoorSettings
+
+USAGE_ERROR = 2
+
+
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(prog="python -m modelyard.door", description="The one port of all clients.")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--print", action="store_true", help="show Envoy's configuration and exit")
+    action.add_argument("--validate", action="store_true", help="have Envoy check the configuration and exit")
+    arguments = parser.parse_args()
+    try:
+        settings = DoorSettings()
+        binary = None if arguments.print else find_envoy(settings.envoy_binary)
+    except (ValidationError, EnvoyMissing) as error:
+        print(error, file=sys.stderr)
+        return USAGE_ERROR
+    with tempfile.TemporaryDirectory(prefix="modelyard-door-") as folder:
+        admin_socket = settings.admin_socket or Path(folder) / "admin.sock"
+        text = render(bootstrap(settings, admin_socket))
+        if binary is None:
+            print(text, end="")
+            return 0
+        config_file = settings.config_file or Path(folder) / "envoy.json"
+        config_file.write_text(text)
+        command = command_line(settings, binary, config_file)
+        if arguments.validate:
+            return subprocess.run([*command, "--mode", "validate"], check=False).returncode  # noqa: S603
+        return asyncio.run(_serve(command, Admin(admin_socket), settings.drain_s))
+
+
+async def _serve(command: list[str], admin: Admin, drain_s: float) -> int:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return await run(command, admin, stop, hurry, drain_s)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
