@@ -90,7 +90,7 @@ class Echo(grpc.GenericRpcHandler):
 async def start(address: str, name: str, journal: Path) -> tuple[grpc.aio.Server, Health]:
     """A running server and what it says of itself."""
     if address.startswith("unix:"):
-        Path(address.removeprefix("unix:")).unlink(missing_ok=True)
+        Path(address.removeprefix("unix:")).unlink(missing_ok=True)  # noqa: ASYNC240 - before anything is served
     server = grpc.aio.server(options=UNLIMITED)
     server.add_generic_rpc_handlers((Echo(name, journal),))
     health = Health()

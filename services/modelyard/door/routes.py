@@ -73,12 +73,9 @@ _LONGEST_BACK_OFF_S = 0.5
 
 def routes(settings: DoorSettings) -> list[dict[str, Any]]:
     """Envoy's routes, first match first."""
-    found = [
-        _unknown({"path": f"/{service.name}/{method}"}) for service in PUBLIC_SERVICES for method in service.hidden
-    ]
-    for service in PUBLIC_SERVICES:
-        found += _service_routes(service, settings)
-    return [*found, _unknown({"prefix": "/"})]
+    hidden = [f"/{service.name}/{method}" for service in PUBLIC_SERVICES for method in service.hidden]
+    offered = [route for service in PUBLIC_SERVICES for route in _service_routes(service, settings)]
+    return [*(_unknown({"path": path}) for path in hidden), *offered, _unknown({"prefix": "/"})]
 
 
 def _service_routes(service: PublicService, settings: DoorSettings) -> list[dict[str, Any]]:

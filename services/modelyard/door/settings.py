@@ -89,7 +89,7 @@ class DoorSettings(BaseSettings):
     @classmethod
     def _listen_is_tcp(cls, value: str) -> str:
         if not isinstance(parse_address(value), TcpAddress):
-            raise ValueError(f"expected host:port, got {value!r}")
+            raise ValueError(f"expected host:port, got {value!r}")  # noqa: TRY004 - pydantic's validators raise this
         return value
 
     @field_validator("gateway_addresses", "registry_addresses", "inference_addresses")
