@@ -40,7 +40,7 @@ class Exit:
 
 
 def supervise(process: TrainerProcess, deliver: Deliver, interruptions: Interruptions, grace_s: float) -> Exit:
-    """Reads until the trainer ends. Interrupted, it gets SIGTERM and after `grace_s` SIGKILL; if STALE, SIGKILL at once.
+    """Reads until the trainer ends. Interrupted, it gets SIGTERM, SIGKILL after `grace_s`; if STALE, SIGKILL at once.
 
     Nothing that the trainer (or what it started) does can hold this up: pipes are never waited for beyond its end.
     """

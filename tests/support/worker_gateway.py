@@ -1,0 +1,128 @@
+"""The gateway as workers see it, for their tests: keeps the rules of WorkerService and does what a test asks for.
+
+The real one is tested with the gateway, and both together from end to end.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+from google.protobuf import duration_pb2
+
+from modelyard.core import errors
+from modelyard.core.serving import Service
+from modelyard.v1 import worker_service_pb2 as pb
+from modelyard.v1 import worker_service_pb2_grpc
+from modelyard.v1.dataset_pb2 import Dataset
+from modelyard.v1.training_job_pb2 import TrainingJob
+
+Outcome = pb.FinishTrainingJobRequest
+
+
+@dataclass
+class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
+    """Claims, reports and conclusions of any number of jobs; public fields steer and show what happens."""
+
+    report_interval_s: float = 0.5
+    lease_s: float = 45.0
+    directive: pb.ReportTrainingJobResponse.Directive.ValueType = pb.ReportTrainingJobResponse.DIRECTIVE_CONTINUE
+    stale: bool = False
+    """Every attempt is told that it is no longer the current one."""
+    lost_answers: int = 0
+    """So many reports are taken in and then answered UNAVAILABLE."""
+    lost_finishes: int = 0
+    """So many conclusions are answered UNAVAILABLE without being taken in."""
+    refused_outcomes: set[str] = field(default_factory=set)
+    """Kinds of outcome that are answered INVALID_ARGUMENT."""
+    claims: list[str] = field(default_factory=list)
+    """Who claimed, in order."""
+    reports: list[pb.ReportTrainingJobRequest] = field(default_factory=list)
+    updates: list[pb.TrainingUpdate] = field(default_factory=list)
+    """Every update once, in order."""
+    finished: dict[str, Outcome] = field(default_factory=dict)
+    """How each job ended, by name."""
+    _claimable: dict[str, pb.ClaimTrainingJobResponse] = field(default_factory=dict)
+    _received: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def submit(self, name: str, dataset_digest: str) -> str:
+        """Makes a job claimable once; answers its name."""
+        job = TrainingJob(name=name, attempt=1, dataset_digest=dataset_digest, state=TrainingJob.STATE_LEASED)
+        self._claimable[name] = pb.ClaimTrainingJobResponse(
+            claimed=True,
+            training_job=job,
+            dataset=Dataset(name="datasets/test", digest=dataset_digest, format=Dataset.FORMAT_CSV),
+            lease_duration=_duration(self.lease_s),
+            report_interval=_duration(self.report_interval_s),
+        )
+        return name
+
+    @property
+    def states(self) -> list[str]:
+        """The states that were reported, without their prefix."""
+        states = [update.state for update in self.updates if update.HasField("state")]
+        return [TrainingJob.State.Name(state).removeprefix("STATE_") for state in states]
+
+    @property
+    def log_lines(self) -> list[str]:
+        """The log lines that were reported."""
+        return [update.log_line for update in self.updates if update.HasField("log_line")]
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the progress that was reported."""
+        return [update.progress.step for update in self.updates if update.HasField("progress")]
+
+    def service(self) -> Service:
+        """Ready for serving."""
+
+        def register(server: grpc.aio.Server) -> None:
+            worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(self, server)
+
+        return Service(register, ["modelyard.v1.WorkerService"])
+
+    async def ClaimTrainingJob(self, request: pb.ClaimTrainingJobRequest, context: Any) -> pb.ClaimTrainingJobResponse:
+        self.claims.append(request.worker)
+        return self._claimable.pop(request.name, pb.ClaimTrainingJobResponse(claimed=False))
+
+    async def ReportTrainingJob(
+        self, request: pb.ReportTrainingJobRequest, context: Any
+    ) -> pb.ReportTrainingJobResponse:
+        self._check_fence(request.name)
+        self.reports.append(request)
+        received = self._received.get(request.name, 0)
+        assert request.first_update <= received + 1, "an update is missing"
+        new = request.updates[received + 1 - request.first_update :]
+        self.updates.extend(new)
+        self._received[request.name] = received + len(new)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise errors.Unavailable("the answer is lost")
+        return pb.ReportTrainingJobResponse(
+            directive=self.directive,
+            lease_duration=_duration(self.lease_s),
+            updates_received=self._received[request.name],
+        )
+
+    async def FinishTrainingJob(self, request: pb.FinishTrainingJobRequest, context: Any) -> TrainingJob:
+        self._check_fence(request.name)
+        if self.lost_finishes:
+            self.lost_finishes -= 1
+            raise errors.Unavailable("the registry is away")
+        if request.WhichOneof("outcome") in self.refused_outcomes:
+            raise errors.MalformedContent("the graph is malformed")
+        self.finished[request.name] = request
+        return TrainingJob(name=request.name, state=TrainingJob.STATE_SUCCEEDED)
+
+    def _check_fence(self, name: str) -> None:
+        if self.stale or name in self.finished:
+            raise errors.StaleAttempt(f"{name} has another attempt")
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration(nanos=0)
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
