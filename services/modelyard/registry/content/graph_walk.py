@@ -1,0 +1,139 @@
+"""Walks every node and tensor of an ONNX graph, subgraphs included, and refuses what must not be served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+
+from modelyard.core.errors import MalformedContent
+from modelyard.core.names import shorten
+
+from .limits import GraphLimits
+
+DEFAULT_DOMAIN = "ai.onnx"
+"""The long form of the empty domain name."""
+
+_FORBIDDEN = frozenset({("com.microsoft", "EPContext")})  # names a file beside the model to be loaded as code
+
+_Type = TensorProto
+_ELEMENT_BITS: dict[int, int] = {
+    _Type.FLOAT: 32, _Type.UINT8: 8, _Type.INT8: 8, _Type.UINT16: 16, _Type.INT16: 16, _Type.INT32: 32,
+    _Type.INT64: 64, _Type.BOOL: 8, _Type.FLOAT16: 16, _Type.DOUBLE: 64, _Type.UINT32: 32, _Type.UINT64: 64,
+    _Type.COMPLEX64: 64, _Type.COMPLEX128: 128, _Type.BFLOAT16: 16, _Type.FLOAT8E4M3FN: 8,
+    _Type.FLOAT8E4M3FNUZ: 8, _Type.FLOAT8E5M2: 8, _Type.FLOAT8E5M2FNUZ: 8, _Type.UINT4: 4, _Type.INT4: 4,
+}  # fmt: skip
+"""Bits of one element in `raw_data`. Types that came into ONNX later are left to onnx.checker."""
+
+_VALUE_FIELDS: dict[int, str] = {
+    _Type.FLOAT: "float_data", _Type.DOUBLE: "double_data", _Type.STRING: "string_data", _Type.INT64: "int64_data",
+    _Type.UINT64: "uint64_data", _Type.UINT32: "uint64_data",
+    **dict.fromkeys(
+        (_Type.INT32, _Type.INT16, _Type.INT8, _Type.UINT16, _Type.UINT8, _Type.BOOL, _Type.FLOAT16, _Type.BFLOAT16),
+        "int32_data",
+    ),
+}  # fmt: skip
+"""The field that holds the elements one by one where there is no `raw_data`."""
+
+
+def check_graph(model: ModelProto, limits: GraphLimits) -> None:
+    """Raises MalformedContent for external data, foreign operators, functions, and graphs beyond the limits."""
+    if model.functions:
+        # A dozen functions that each call the one before twice unfold to thousands of nodes, thirty to billions.
+        raise MalformedContent(
+            f"the model defines the function {shorten(model.functions[0].name)!r}; inline functions before publishing"
+        )
+    if model.training_info:
+        raise MalformedContent("the model carries training information; export it for inference")
+    nodes = 0
+    for level in _levels(model.graph, limits):
+        nodes += len(level.graph.node)
+        if nodes > limits.max_nodes:
+            raise MalformedContent(f"the graph has more than {limits.max_nodes} nodes")
+        _check_level(level, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A graph or subgraph."""
+
+    graph: GraphProto
+    depth: int
+
+
+def _levels(graph: GraphProto, limits: GraphLimits) -> Iterator[_Level]:
+    """The graph and every subgraph in it, without recursion."""
+    waiting = [_Level(graph, 1)]
+    while waiting:
+        level = waiting.pop()
+        if level.depth > limits.max_depth:
+            raise MalformedContent(f"the graph nests subgraphs deeper than {limits.max_depth}")
+        yield level
+        waiting.extend(_Level(subgraph, level.depth + 1) for subgraph in _subgraphs(level.graph))
+
+
+def _subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield attribute.g
+            yield from attribute.graphs
+
+
+def _check_level(level: _Level, limits: GraphLimits) -> None:
+    for tensor in level.graph.initializer:
+        _check_tensor(tensor)
+    for sparse in level.graph.sparse_initializer:
+        _check_sparse(sparse)
+    for node in level.graph.node:
+        _check_node(node, limits)
+
+
+def _check_node(node: NodeProto, limits: GraphLimits) -> None:
+    domain = node.domain or DEFAULT_DOMAIN
+    if domain not in limits.domains or (domain, node.op_type) in _FORBIDDEN:
+        raise MalformedContent(
+            f"node {shorten(node.name)!r} is the operator {shorten(node.op_type)} of {shorten(domain)}; allowed are "
+            f"the operators of {', '.join(limits.domains)} that are built into the runtime"
+        )
+    for attribute in node.attribute:
+        _check_attribute(attribute)
+
+
+def _check_attribute(attribute: AttributeProto) -> None:
+    if attribute.HasField("t"):
+        _check_tensor(attribute.t)
+    if attribute.HasField("sparse_tensor"):
+        _check_sparse(attribute.sparse_tensor)
+    for tensor in attribute.tensors:
+        _check_tensor(tensor)
+    for sparse in attribute.sparse_tensors:
+        _check_sparse(sparse)
+
+
+def _check_sparse(sparse: SparseTensorProto) -> None:
+    _check_tensor(sparse.values)
+    _check_tensor(sparse.indices)
+
+
+def _check_tensor(tensor: TensorProto) -> None:
+    """Its bytes must be in the file, and as many as its shape says."""
+    name = shorten(tensor.name)
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        raise MalformedContent(f"the tensor {name!r} is in another file; a model is one file")
+    if any(size < 0 for size in tensor.dims):
+        raise MalformedContent(f"the tensor {name!r} has a negative dimension: {list(tensor.dims)}")
+    bits = _ELEMENT_BITS.get(tensor.data_type)
+    if tensor.HasField("raw_data"):
+        held, needed, unit = len(tensor.raw_data), (prod(tensor.dims) * (bits or 0) + 7) // 8, "bytes"
+        known = bits is not None
+    else:
+        field = _VALUE_FIELDS.get(tensor.data_type, "")
+        held, needed, unit = len(getattr(tensor, field, ())), prod(tensor.dims), "values"
+        known = bool(field)
+    if known and held != needed:
+        raise MalformedContent(
+            f"the tensor {name!r} of shape {list(tensor.dims)} needs {needed} {unit}, the file holds {held}"
+        )

@@ -1,0 +1,140 @@
+"""Reads uploaded content in a process of its own: a crash, a bomb or an endless loop there is an answer here.
+
+A process is kept ready, since importing what reads ONNX and Parquet takes longer than reading a small file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from modelyard.core.errors import MalformedContent, ModelyardError, TooLarge
+from modelyard.core.logs import get_logger
+
+from .limits import GIBIBYTE, GraphLimits, TableLimits
+from .messages import ColumnFacts, GraphFacts, TableFacts, TensorFacts
+
+log = get_logger()
+
+_REFUSALS: dict[str, type[ModelyardError]] = {"MalformedContent": MalformedContent, "TooLarge": TooLarge}
+# What the reader needs; above all not the credentials of database and blob store.
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+_COPIES_OF_A_GRAPH = 5
+"""How often a graph may be in memory: its bytes, the parsed message, and what onnx.checker makes of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxLimits:
+    """Bounds on one reading."""
+
+    memory_bytes: int = GIBIBYTE
+    """Beside a multiple of the file's size for a graph, which cannot be read piece by piece."""
+    time_s: int = 300
+    processes: int = 2
+    """How many readings at a time; others wait."""
+    table: TableLimits = field(default_factory=TableLimits)
+    graph: GraphLimits = field(default_factory=GraphLimits)
+
+
+class ContentReader:
+    """Reads tables and graphs from local files. An async context manager: it keeps a process ready."""
+
+    def __init__(self, limits: SandboxLimits | None = None) -> None:
+        self._limits = limits or SandboxLimits()
+        self._slots = asyncio.Semaphore(self._limits.processes)
+        self._ready: asyncio.Task[Process] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._ready = asyncio.create_task(_start())
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        if self._ready is not None:
+            await _stop(await self._ready)
+
+    async def read_table(self, path: Path, table_format: str) -> TableFacts:
+        """What is in a `csv`, `parquet` or `npz` file; raises MalformedContent with the place, or TooLarge."""
+        facts = await self._read(path, table_format, self._limits.table, self._limits.memory_bytes)
+        columns = tuple(ColumnFacts(**column | {"shape": tuple(column["shape"])}) for column in facts["columns"])
+        return TableFacts(facts["row_count"], columns)
+
+    async def read_graph(self, path: Path) -> GraphFacts:
+        """The signature of an ONNX file; raises MalformedContent with the reason, or TooLarge."""
+        size = (await asyncio.to_thread(path.stat)).st_size
+        memory = self._limits.memory_bytes + _COPIES_OF_A_GRAPH * size
+        facts = await self._read(path, "onnx", self._limits.graph, memory)
+        return GraphFacts(
+            _tensors(facts["inputs"]), _tensors(facts["outputs"]), facts["opset_version"], facts["ir_version"]
+        )
+
+    async def _read(self, path: Path, content: str, limits: TableLimits | GraphLimits, memory: int) -> dict[str, Any]:
+        request = {
+            "path": str(path), "format": content, "limits": dataclasses.asdict(limits), "memory_bytes": memory,
+            "cpu_s": self._limits.time_s,
+        }  # fmt: skip
+        async with self._slots:
+            process = await self._take()
+            try:
+                async with asyncio.timeout(self._limits.time_s):
+                    answer, complaint = await process.communicate(json.dumps(request).encode() + b"\n")
+            except TimeoutError:
+                raise _too_slow(self._limits.time_s) from None
+            finally:
+                await _stop(process)
+        return self._understand(process, answer, complaint)
+
+    async def _take(self) -> Process:
+        """The process that is ready; the next one is started behind it."""
+        taken, self._ready = self._ready, asyncio.create_task(_start())
+        process = await taken if taken is not None else await _start()
+        return process if process.returncode is None else await _start()
+
+    def _understand(self, process: Process, answer: bytes, complaint: bytes) -> dict[str, Any]:
+        if process.returncode == 0:
+            message: dict[str, Any] = json.loads(answer)
+            if "refusal" in message:
+                raise _REFUSALS[message["refusal"]](message["message"], metadata=message["metadata"])
+            return dict(message["facts"])
+        log.error(
+            "the content reader failed", status=process.returncode, stderr=complaint[-4000:].decode(errors="replace")
+        )
+        if process.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
+            raise _too_slow(self._limits.time_s)
+        if process.returncode is not None and process.returncode < 0:
+            raise MalformedContent("the content is broken in a way that crashes its reader")
+        raise RuntimeError(f"the content reader ended with status {process.returncode}")
+
+
+def _tensors(facts: list[dict[str, Any]]) -> tuple[TensorFacts, ...]:
+    return tuple(TensorFacts(tensor["name"], tensor["data_type"], tuple(tensor["shape"])) for tensor in facts)
+
+
+def _too_slow(limit_s: int) -> TooLarge:
+    return TooLarge(f"reading the content takes longer than {limit_s} s", metadata={"limit_seconds": str(limit_s)})
+
+
+async def _start() -> Process:
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    # One reading uses one core; and threads that OpenBLAS would start count against the memory limit.
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "modelyard.registry.content",
+        stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment | threads,
+        start_new_session=True,  # an interrupt at the terminal is the service's business, not this process's
+    )  # fmt: skip
+
+
+async def _stop(process: Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    await process.communicate()

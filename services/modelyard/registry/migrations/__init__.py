@@ -1,0 +1,1 @@
+"""The schema's history, run at start by `modelyard.core.database.migrate`."""

@@ -1,0 +1,69 @@
+"""Removes what nobody comes back for: expired uploads, parts without an upload, requests that are long over."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from sqlalchemy import delete
+
+from modelyard.core.database import Database, now_us
+from modelyard.core.logs import get_logger
+
+from .blob_store import BlobStore
+from .tables import requests
+from .upload_ledger import UploadLedger
+
+log = get_logger()
+
+
+class Sweeper:
+    """Sweeps again and again. Any number of replicas may do it at once."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        ledger: UploadLedger,
+        *,
+        interval_s: float,
+        orphan_age_s: float,
+        request_retention_s: float,
+    ) -> None:
+        """`orphan_age_s`: a part without a row is left alone for so long, since a writer may be about to record it."""
+        self._database = database
+        self._store = store
+        self._ledger = ledger
+        self._interval_s = interval_s
+        self._orphan_age = timedelta(seconds=orphan_age_s)
+        self._request_retention_us = round(request_retention_s * 1e6)
+
+    async def run(self) -> None:
+        """Sweeps until it is cancelled; what goes wrong is logged and tried again."""
+        while True:
+            try:
+                await self.sweep()
+            except Exception:
+                log.exception("sweeping failed")
+            await asyncio.sleep(self._interval_s)
+
+    async def sweep(self) -> None:
+        """Once."""
+        uploads = await self._ledger.discard_expired()
+        parts = await self._delete_orphans()
+        forgotten = await self._forget_requests()
+        if uploads or parts or forgotten:
+            log.info("swept", uploads=uploads, parts=parts, requests=forgotten)
+
+    async def _delete_orphans(self) -> int:
+        count = 0
+        async for keys in self._store.parts_older_than(self._orphan_age):
+            orphans = await self._ledger.unknown_keys(keys)
+            await self._store.delete_parts(orphans)
+            count += len(orphans)
+        return count
+
+    async def _forget_requests(self) -> int:
+        over = requests.c.create_time < now_us() - self._request_retention_us
+        async with self._database.write() as connection:
+            return (await connection.execute(delete(requests).where(over))).rowcount
