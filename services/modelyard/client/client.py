@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from .access import AccessClient
 from .connection import Connection, Endpoint
 from .datasets import DatasetsClient
+from .health import service_states
 from .models import ModelsClient
 from .predictions import Prediction, PredictionsClient
 from .training import TrainingClient
@@ -48,6 +49,13 @@ class Client:
         `version`: a number or an alias; default the alias `live`.
         """
         return self.predictions.predict(model, inputs, version=version, timeout_s=timeout_s)
+
+    def health(self) -> dict[str, str]:
+        """How each service is: `SERVING`, `NOT_SERVING`, or the code of the error that asking brought.
+
+        Raises ConnectionError if no cluster answers.
+        """
+        return service_states(self._connection)
 
     def close(self) -> None:
         """Closes the connection."""
