@@ -1,0 +1,154 @@
+"""The pod's artifacts on disk: by digest, verified each time they are taken, the least recently used deleted first.
+
+blobs/DIGEST/model.onnx   complete and verified when it was put there; alone in its folder, so that a graph which
+                          names a file beside itself finds none
+partial/DIGEST            a download that goes on where it stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from modelyard.core.errors import DigestMismatch, ResourceExhausted, WrongState
+from modelyard.core.logs import get_logger
+
+from .downloads import download
+
+if TYPE_CHECKING:  # the class exists for type checkers only
+    from modelyard.v1.artifact_service_pb2_grpc import ArtifactServiceAsyncStub
+
+FILE_NAME = "model.onnx"
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Something in the cache that may be deleted if nobody holds its digest."""
+
+    digest: str
+    path: Path
+    size_bytes: int
+    used_ns: int
+
+
+class ArtifactCache:
+    """A folder of artifacts below a size limit. One process each; `close` lets go of it."""
+
+    def __init__(self, folder: Path, stub: ArtifactServiceAsyncStub, *, limit_bytes: int) -> None:
+        """Raises WrongState if another process uses the folder, and OSError if it cannot be made."""
+        self._stub = stub
+        self._limit_bytes = limit_bytes
+        self._held: Counter[str] = Counter()
+        self._downloading: dict[str, int] = {}
+        """Expected size by digest: what is on its way needs its room already."""
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._blobs, self._partial = folder / "blobs", folder / "partial"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for part in (self._blobs, self._partial):
+            part.mkdir(mode=0o700, exist_ok=True)
+        self._lock_file = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock_file.close()
+            raise WrongState(f"another process uses the cache folder {folder}") from error
+
+    def close(self) -> None:
+        """Lets another process use the folder."""
+        self._lock_file.close()
+
+    async def fetch(self, digest: str, size_bytes: int) -> Path:
+        """The artifact as a file whose SHA-256 has just been checked, downloaded if need be.
+
+        It stays until `release`. Raises DigestMismatch for wrong content, ResourceExhausted if it does not fit,
+        RemoteError if the registry does not give it, OSError if the disk is full.
+        """
+        self._held[digest] += 1
+        try:
+            async with self._locks.setdefault(digest, asyncio.Lock()):
+                path = self._path(digest)
+                if not await asyncio.to_thread(self._is_good, path, digest):
+                    await self._download(path, digest, size_bytes)
+                return path
+        except BaseException:
+            self.release(digest)
+            raise
+
+    def release(self, digest: str) -> None:
+        """Ends what one `fetch` began; from then on the artifact may be deleted to make room."""
+        self._held[digest] -= 1
+        if not self._held[digest]:
+            del self._held[digest]
+
+    def _path(self, digest: str) -> Path:
+        return self._blobs / digest / FILE_NAME
+
+    def _is_good(self, path: Path, digest: str) -> bool:
+        """Whether the file is there with this content. Other content is deleted: the disk, or somebody, changed it."""
+        try:
+            found = _sha256(path)
+        except FileNotFoundError:
+            return False
+        if found == digest:
+            os.utime(path)
+            return True
+        log.error("a cached artifact has changed on disk; it is downloaded again", digest=digest, found=found)
+        path.unlink()
+        return False
+
+    async def _download(self, path: Path, digest: str, size_bytes: int) -> None:
+        self._downloading[digest] = size_bytes
+        partial = self._partial / digest
+        try:
+            await asyncio.to_thread(self._make_room)
+            await download(self._stub, digest, size_bytes, partial)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            partial.replace(path)
+        except DigestMismatch:
+            partial.unlink(missing_ok=True)
+            raise
+        finally:
+            del self._downloading[digest]
+
+    def _make_room(self) -> None:
+        """Deletes the least recently used artifacts that nobody holds, until what is on its way fits."""
+        stored = self._stored()
+        coming = sum(self._downloading.values())
+        excess = coming + sum(item.size_bytes for item in stored) - self._limit_bytes
+        idle = sorted((item for item in stored if item.digest not in self._held), key=lambda item: item.used_ns)
+        for item in idle:
+            if excess <= 0:
+                return
+            shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink()
+            log.info("deleted from the cache", digest=item.digest, size_bytes=item.size_bytes)
+            excess -= item.size_bytes
+        if excess > 0:
+            raise ResourceExhausted(
+                f"the cache of {self._limit_bytes} bytes is too small by {excess} bytes for what is served and the "
+                f"{coming} bytes that are to come"
+            )
+
+    def _stored(self) -> list[_Stored]:
+        """Everything in the cache but what is on its way."""
+        stored = []
+        for path in (*self._blobs.iterdir(), *self._partial.iterdir()):
+            file = path / FILE_NAME if path.is_dir() else path
+            if path.name not in self._downloading:
+                facts = file.stat() if file.exists() else path.stat()
+                stored.append(_Stored(path.name, path, facts.st_size if file.exists() else 0, facts.st_mtime_ns))
+        return stored
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,100 @@
+"""From a version's name to a version that can answer: fetch, verify, check, make the session, compare, warm up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import grpc
+
+from modelyard.core.errors import MalformedContent, ModelyardError, RemoteError
+from modelyard.core.logs import get_logger
+
+from .artifacts import ArtifactCache
+from .compatibility import check_runtime_supports
+from .desired import WantedTensor, WantedVersion
+from .running import Runner
+from .sessions import LOAD_ERRORS, GraphSession, RuntimeOptions, brief
+from .settings import InferenceSettings
+from .signature import TensorInfo
+from .versions import LoadedVersion
+
+log = get_logger()
+
+
+class Loader:
+    """Loads and frees versions. Each step that computes or waits for the disk runs in a thread."""
+
+    def __init__(self, artifacts: ArtifactCache, settings: InferenceSettings) -> None:
+        """Raises WrongState if the settings demand a device that is not there."""
+        self._artifacts = artifacts
+        self._settings = settings
+        self.options = RuntimeOptions(graph_threads=settings.graph_threads, device=settings.device)
+        log.info("runtime", providers=self.options.providers(), request_threads=settings.request_threads)
+
+    async def load(self, wanted: WantedVersion) -> LoadedVersion:
+        """A version that is warm and ready to answer. What it raises, `reason_of` puts into words."""
+        start = time.perf_counter()
+        if wanted.opset_version > 0 and wanted.ir_version > 0:
+            await asyncio.to_thread(check_runtime_supports, wanted.opset_version, wanted.ir_version)
+        path = await self._artifacts.fetch(wanted.digest, wanted.size_bytes)
+        fetched = time.perf_counter()
+        try:
+            session = await asyncio.to_thread(self._open, path, wanted)
+        except BaseException:
+            self._artifacts.release(wanted.digest)
+            raise
+        log.info(
+            "version loaded", version=str(wanted), digest=wanted.digest, signature=str(session.signature),
+            fetch_ms=_milliseconds(start, fetched), load_ms=_milliseconds(fetched, time.perf_counter()),
+        )  # fmt: skip
+        settings = self._settings
+        runner = Runner(session, threads=settings.request_threads, queue_size=settings.queue_size, name=str(wanted))
+        return LoadedVersion(wanted, session, runner, max_batch_size=settings.max_batch_size)
+
+    async def unload(self, version: LoadedVersion) -> None:
+        """Lets a version finish what it has, then frees it."""
+        await version.retire()
+        self._artifacts.release(version.wanted.digest)
+        log.info("version unloaded", version=str(version.wanted))
+
+    def _open(self, path: Path, wanted: WantedVersion) -> GraphSession:
+        session = GraphSession(path, self.options)
+        _check_signature("inputs", wanted.inputs, session.signature.inputs)
+        _check_signature("outputs", wanted.outputs, session.signature.outputs)
+        sizes = [size for size in self._settings.warm_up_batch_sizes if size <= self._settings.max_batch_size]
+        try:
+            session.warm_up(sizes)
+        except LOAD_ERRORS as error:
+            raise MalformedContent(f"the graph fails on zeros: {brief(error)}") from error
+        return session
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a version could not be loaded, for people."""
+    if isinstance(error, ModelyardError):
+        return error.message
+    if isinstance(error, RemoteError):
+        missing = error.code is grpc.StatusCode.NOT_FOUND
+        return f"the registry {'does not have the artifact' if missing else 'is away'} ({error})"
+    if isinstance(error, OSError):
+        return f"the pod's disk: {error.strerror}"
+    return "an error inside the pod; its log says more"
+
+
+def _check_signature(what: str, wanted: tuple[WantedTensor, ...], found: tuple[TensorInfo, ...]) -> None:
+    """The registry read the same file: a difference means that one of the two does not understand it."""
+    expected = [(tensor.name, tensor.datatype, tensor.shape) for tensor in wanted]
+    actual = [(tensor.name, tensor.datatype.name, tensor.shape) for tensor in found]
+    if expected != actual:
+        raise MalformedContent(f"the registry recorded the {what} {_listed(expected)}; the graph has {_listed(actual)}")
+
+
+def _listed(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} {datatype} {list(shape)}" for name, datatype, shape in tensors)
+
+
+def _milliseconds(start: float, end: float) -> float:
+    return round((end - start) * 1e3, 1)

@@ -1,0 +1,186 @@
+"""ONNX Runtime: makes a session of an artifact and computes with it. The only module that knows the runtime."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from modelyard.core.errors import InvalidFields, MalformedContent, WrongState
+from modelyard.core.logs import get_logger
+from modelyard.oip.datatypes import DATATYPES, Datatype
+from modelyard.oip.tensors import Array
+
+from .signature import Signature, TensorInfo
+
+_DATATYPES: dict[str, Datatype] = {
+    "tensor(bool)": DATATYPES["BOOL"],
+    "tensor(float16)": DATATYPES["FP16"],
+    "tensor(float)": DATATYPES["FP32"],
+    "tensor(double)": DATATYPES["FP64"],
+    "tensor(bfloat16)": DATATYPES["BF16"],
+    "tensor(string)": DATATYPES["BYTES"],
+    **{f"tensor({name.lower()})": datatype for name, datatype in DATATYPES.items() if "INT" in name},
+}
+_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+_BRIEF = 500
+_PLACE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |\S+\.(?:cc|h):\d+ .*?\) ")
+"""`[ONNXRuntimeError] : 1 : FAIL : ` and `/source/model.cc:256 onnxruntime::Model::Model(…) `."""
+
+LOAD_ERRORS: tuple[type[Exception], ...] = (
+    ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented, ort_errors.RuntimeException, ort_errors.NoSuchFile, ort_errors.EPFail,
+)  # fmt: skip
+"""What ONNX Runtime raises for a file that it does not load. They share no base below Exception."""
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeOptions:
+    """How sessions are made."""
+
+    graph_threads: int = 1
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+
+    def providers(self) -> list[str]:
+        """ONNX Runtime's providers, best first. Raises WrongState if CUDA is demanded and not there."""
+        has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
+        if self.device == "cuda" and not has_cuda:
+            raise WrongState("device is cuda, but this ONNX Runtime has no CUDA provider")
+        return [*(["CUDAExecutionProvider"] if has_cuda and self.device != "cpu" else []), "CPUExecutionProvider"]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether sessions run on an accelerator."""
+        return len(self.providers()) > 1
+
+    def session_options(self) -> ort.SessionOptions:
+        """For one session. Threads that spin while they wait would take the processor from other sessions."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.graph_threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors: what a graph's author is warned of is no matter of the pod's log
+        return options
+
+
+class GraphSession:
+    """A loaded graph. `run` may be called from several threads at once and lets other Python threads run."""
+
+    def __init__(self, path: Path, options: RuntimeOptions) -> None:
+        """Raises MalformedContent, with the runtime's reason, for a file that it does not load."""
+        try:
+            self._session = ort.InferenceSession(
+                str(path), sess_options=options.session_options(), providers=options.providers()
+            )
+        except LOAD_ERRORS as error:
+            # The path is the pod's own affair.
+            raise MalformedContent(f"the runtime refuses the graph: {brief(error, str(path))}") from error
+        self.signature = Signature.of(
+            [_tensor_info(argument) for argument in self._session.get_inputs()],
+            [_tensor_info(argument) for argument in self._session.get_outputs()],
+        )
+        self.all_outputs = [tensor.name for tensor in self.signature.outputs]
+        self._has_bfloat16 = any(
+            tensor.datatype.name == "BF16" for tensor in (*self.signature.inputs, *self.signature.outputs)
+        )
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Computes these outputs. Text is `str` in both directions, BF16 its bits as uint16.
+
+        Raises InvalidFields if the graph refuses these inputs; what else the runtime raises is a fault of the graph.
+        """
+        try:
+            if self._has_bfloat16:
+                return self._run_bfloat16(feeds, outputs)
+            return self._session.run(outputs, feeds)  # type: ignore[no-any-return]  # onnxruntime has no types
+        except ort_errors.InvalidArgument as error:
+            raise _refused(error) from error
+        except (ort_errors.Fail, ort_errors.RuntimeException) as error:
+            # Shapes that the signature allows one by one, and that do not fit together.
+            if self.signature.free_shapes:
+                raise _refused(error) from error
+            raise
+
+    def warm_up(self, batch_sizes: Iterable[int]) -> None:
+        """Computes zeros at each batch size, so that no caller waits for what a first run prepares.
+
+        Raises whatever a run raises. A graph with free dimensions beside the batch need not make sense at the size
+        that is tried here, so its failure proves nothing and is passed over.
+        """
+        for batch_size in sorted(set(batch_sizes)) if self.signature.batched else [1]:
+            try:
+                self.run(self._zeros(batch_size), self.all_outputs)
+            except Exception as error:
+                if not self.signature.free_shapes:
+                    raise
+                log.info("warm-up passed over", batch_size=batch_size, error=brief(error))
+                return
+
+    def _zeros(self, batch_size: int) -> dict[str, Array]:
+        return {tensor.name: _zero_tensor(tensor, batch_size) for tensor in self.signature.inputs}
+
+    def _run_bfloat16(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """NumPy has no bfloat16, so the runtime takes and gives these tensors as its own values only."""
+        types = self.signature.inputs_by_name
+        values = {
+            name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _BFLOAT16)
+            if types[name].datatype.name == "BF16"
+            else ort.OrtValue.ortvalue_from_numpy(array)
+            for name, array in feeds.items()
+        }
+        results = self._session.run_with_ort_values(list(outputs), values)
+        return [_to_numpy(result) for result in results]
+
+
+def brief(error: BaseException, hide: str = "") -> str:
+    """An error of the runtime in one line for people: without its source locations, and without `hide`."""
+    text = " ".join(str(error).split())
+    text = _PLACE.sub("", text.replace(hide, "the file") if hide else text)
+    return text if len(text) <= _BRIEF else text[:_BRIEF] + "…"
+
+
+def _tensor_info(argument: Any) -> TensorInfo:
+    datatype = _DATATYPES.get(argument.type)
+    if datatype is None:
+        raise MalformedContent(f"{argument.name} is a {argument.type}, which the protocol cannot carry")
+    shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in argument.shape)
+    return TensorInfo(argument.name, datatype, shape)
+
+
+def _zero_tensor(tensor: TensorInfo, batch_size: int) -> Array:
+    shape = tuple(1 if size == -1 else size for size in tensor.shape)
+    if tensor.shape[:1] == (-1,):
+        shape = (batch_size, *shape[1:])
+    if tensor.datatype.name == "BYTES":
+        return np.full(shape, "", dtype=object)
+    return np.zeros(shape, tensor.datatype.dtype)
+
+
+def _to_numpy(value: Any) -> Array:
+    if value.data_type() != "tensor(bfloat16)":
+        return value.numpy()  # type: ignore[no-any-return]  # onnxruntime has no types
+    shape = tuple(value.shape())
+    bits = np.empty(shape, DATATYPES["BF16"].dtype)
+    if bits.nbytes:
+        # The value is a host tensor of the same layout, alive until this returns.
+        ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
+    return bits
+
+
+def _refused(error: Exception) -> InvalidFields:
+    log.info("the graph refused its inputs", error=brief(error))
+    return InvalidFields.one(
+        "inputs", "expected values and a combination of shapes that the graph can compute with; it refused these"
+    )
