@@ -116,6 +116,13 @@ async def lock_model(connection: AsyncConnection, caller: Caller, model_id: str)
     return row
 
 
+async def require_model(connection: AsyncConnection, caller: Caller, model_id: str) -> None:
+    """Raises NotFound unless the caller may see the model."""
+    query = select(models.c.id).where(models.c.id == model_id, visible_to(caller, models.c.tenant))
+    if (await connection.execute(query)).one_or_none() is None:
+        raise NotFound.resource(f"models/{model_id}")
+
+
 async def _aliases_of(connection: AsyncConnection, model_ids: list[str]) -> dict[str, dict[str, int]]:
     query = select(model_aliases).where(model_aliases.c.model_id.in_(model_ids)).order_by(model_aliases.c.alias)
     found: dict[str, dict[str, int]] = {model_id: {} for model_id in model_ids}

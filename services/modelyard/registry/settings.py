@@ -55,6 +55,10 @@ class RegistrySettings(ServiceSettings):
     upload_expiry_s: float = Field(default=24 * 3600.0, gt=0)
     """An upload to which nothing was added for so long is thrown away."""
 
+    orphan_age_s: float = Field(default=3600.0, gt=0)
+    """A stored part that belongs to no upload is removed after so long; it must be far above the time that storing one
+    part takes."""
+
     request_retention_s: float = Field(default=30 * 24 * 3600.0, gt=0)
     """How long a `request_id` is remembered."""
 

@@ -1,4 +1,4 @@
-"""Which tenant may see what. Names are the same for everybody, so a taken one is taken; what is behind it is not shown."""
+"""Which tenant may see what. Names are the same for everybody: a taken one is taken, but what it is is not shown."""
 
 from __future__ import annotations
 

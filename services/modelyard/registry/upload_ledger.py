@@ -80,7 +80,7 @@ class UploadLedger:
                 update(uploads).where(mine, there).values(complete=True, committed_bytes=size_bytes)
             )  # fmt: skip
             row = (await connection.execute(select(*_COLUMNS).where(mine))).one()
-        return Upload(*row)
+        return _to_upload(row)
 
     async def get(self, upload_id: str, tenant: str) -> Upload:
         """The upload; raises NotFound if the tenant has none of this id (any more)."""
@@ -89,7 +89,7 @@ class UploadLedger:
             row = (await connection.execute(query)).one_or_none()
         if row is None:
             raise NotFound.resource(f"uploads/{upload_id}")
-        return Upload(*row)
+        return _to_upload(row)
 
     async def append(self, upload: Upload, part_bytes: int, key: str) -> Upload | None:
         """Records a part that begins at `upload.committed_bytes`; None if somebody else came first."""
@@ -104,7 +104,7 @@ class UploadLedger:
                 return None
             part = {"upload_id": upload.id, "first_byte": first, "size_bytes": part_bytes, "key": key}
             await connection.execute(insert(upload_parts).values(part))
-        return Upload(*row)
+        return _to_upload(row)
 
     async def part_keys(self, upload_id: str) -> list[str]:
         """Keys of the stored parts, in the order of the content."""
@@ -136,6 +136,10 @@ class UploadLedger:
         async with self._database.read() as connection:
             known = set((await connection.execute(query)).scalars())
         return [key for key in keys if key not in known]
+
+
+def _to_upload(row: Row[Any]) -> Upload:
+    return Upload(row.id, row.digest, row.size_bytes, row.committed_bytes, row.complete, row.expire_time)
 
 
 async def _changed(connection: Any, condition: ColumnElement[bool], values: dict[str, Any]) -> Row[Any] | None:

@@ -18,7 +18,7 @@ from modelyard.core.tokens import Caller
 from .aliases import move_alias
 from .content.messages import GraphFacts, TensorFacts
 from .inspections import Inspections
-from .models import NewModel, ensure_model
+from .models import NewModel, ensure_model, require_model
 from .repetition import Repetition, Request
 from .tables import model_aliases, model_versions, models
 from .tenancy import visible_to
@@ -119,7 +119,7 @@ class Versions:
         await connection.execute(update(models).where(models.c.id == model_id).values(changed))
         if alias:
             reason = origin.training_job or f"models/{model_id}/versions/{number} was uploaded"
-            await move_alias(connection, model_id, alias, number, actor=caller.subject, reason=reason)
+            await move_alias(connection, model_id, alias, number, caller.subject, reason)
         return str(number)
 
     async def get(self, caller: Caller, model_id: str, version: str) -> Version:
@@ -138,9 +138,7 @@ class Versions:
             raise NotFound.resource(f"models/{model_id}/versions/{version}")
         return to_version(row)
 
-    async def list(
-        self, caller: Caller, model_id: str, page_size: int, page_token: str
-    ) -> tuple[list[Version], str]:
+    async def list(self, caller: Caller, model_id: str, page_size: int, page_token: str) -> tuple[list[Version], str]:
         """A page of the model's versions, newest first, and the token of the next; raises NotFound."""
         newest = model_versions.c.version.desc()
         query = visible_versions(caller).where(model_versions.c.model_id == model_id).order_by(newest)

@@ -1,0 +1,201 @@
+"""Between the wire and the domain for models, versions, aliases and what should be served.
+
+`content_converters` does the rest; nobody else knows both (the servicers hand over what these have made).
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from modelyard.core.errors import InvalidFields, Violations
+from modelyard.core.names import DATASET, MODEL_ALIAS, TRAINING_JOB, check_digest, check_id, check_request_id
+from modelyard.v1 import model_pb2, model_service_pb2, tensor_pb2
+
+from .alias_history import AliasChange
+from .aliases import Alias
+from .content.messages import TensorFacts
+from .field_checks import (
+    MAX_DESCRIPTION,
+    MAX_DISPLAY_NAME,
+    MAX_REASON,
+    check_by,
+    check_labels,
+    check_line,
+    check_text,
+)
+from .models import Model, NewModel
+from .served import ServedModel
+from .versions import Origin, Version
+from .watching import Update
+from .wire import to_data_type, to_timestamp
+
+
+def from_create_model(request: model_service_pb2.CreateModelRequest) -> NewModel:
+    """What the caller says of the model; raises InvalidFields with everything that is wrong."""
+    model, violations = request.model, Violations()
+    check_by(violations, "model_id", request.model_id, check_id)
+    check_by(violations, "request_id", request.request_id, check_request_id)
+    check_line(violations, "model.display_name", model.display_name, MAX_DISPLAY_NAME)
+    check_text(violations, "model.description", model.description, MAX_DESCRIPTION)
+    check_labels(violations, "model.labels", model.labels)
+    violations.raise_if_any()
+    return NewModel(request.model_id, model.display_name, model.description, dict(model.labels))
+
+
+def to_model(model: Model) -> model_pb2.Model:
+    """A model as callers see it."""
+    return model_pb2.Model(
+        name=f"models/{model.id}",
+        display_name=model.display_name,
+        description=model.description,
+        labels=model.labels,
+        latest_version=model.latest_version,
+        aliases=model.aliases,
+        create_time=to_timestamp(model.create_time),
+        update_time=to_timestamp(model.update_time),
+        etag=str(model.changes),
+        tenant=model.tenant,
+    )
+
+
+def from_create_version(request: model_service_pb2.CreateModelVersionRequest) -> Origin:
+    """Where the version comes from; raises InvalidFields with everything that is wrong."""
+    version, violations = request.model_version, Violations()
+    check_by(violations, "request_id", request.request_id, check_request_id)
+    check_by(violations, "model_version.digest", version.digest, check_digest)
+    if request.alias:
+        check_by(violations, "alias", request.alias, check_id)
+    if version.training_job:
+        check_by(violations, "model_version.training_job", version.training_job, TRAINING_JOB.parse)
+    if version.dataset:
+        check_by(violations, "model_version.dataset", version.dataset, DATASET.parse)
+    for field in ("dataset_digest", "spec_digest"):
+        if getattr(version, field):
+            check_by(violations, f"model_version.{field}", getattr(version, field), check_digest)
+    check_labels(violations, "model_version.library_versions", version.library_versions)
+    check_labels(violations, "model_version.labels", version.labels)
+    violations.raise_if_any()
+    return Origin(
+        digest=version.digest,
+        training_job=version.training_job,
+        dataset=version.dataset,
+        dataset_digest=version.dataset_digest,
+        spec_digest=version.spec_digest,
+        evaluation=_document(version, "evaluation"),
+        parity=_document(version, "parity"),
+        library_versions=dict(version.library_versions),
+        labels=dict(version.labels),
+    )
+
+
+def _document(message: Message, field: str) -> bytes | None:
+    """A submessage as bytes that are the same for the same content; None if it is not set."""
+    if not message.HasField(field):
+        return None
+    submessage: Message = getattr(message, field)
+    return submessage.SerializeToString(deterministic=True)
+
+
+def to_version(version: Version) -> model_pb2.ModelVersion:
+    """A version as callers see it."""
+    message = to_served_version(version)
+    message.labels.update(version.origin.labels)
+    if version.origin.evaluation is not None:
+        message.evaluation.ParseFromString(version.origin.evaluation)
+    if version.origin.parity is not None:
+        message.parity.ParseFromString(version.origin.parity)
+    return message
+
+
+def to_served_version(version: Version) -> model_pb2.ModelVersion:
+    """What a pod needs of a version; short, since a snapshot holds every served one."""
+    origin, graph = version.origin, version.graph
+    return model_pb2.ModelVersion(
+        name=f"models/{version.model_id}/versions/{version.number}",
+        version=version.number,
+        digest=origin.digest,
+        size_bytes=version.size_bytes,
+        inputs=[_to_tensor(tensor) for tensor in graph.inputs],
+        outputs=[_to_tensor(tensor) for tensor in graph.outputs],
+        opset_version=graph.opset_version,
+        ir_version=graph.ir_version,
+        training_job=origin.training_job,
+        dataset=origin.dataset,
+        dataset_digest=origin.dataset_digest,
+        spec_digest=origin.spec_digest,
+        library_versions=origin.library_versions,
+        create_time=to_timestamp(version.create_time),
+    )
+
+
+def _to_tensor(tensor: TensorFacts) -> tensor_pb2.TensorSpec:
+    return tensor_pb2.TensorSpec(name=tensor.name, data_type=to_data_type(tensor.data_type), shape=tensor.shape)
+
+
+def from_alias_name(name: str, field: str) -> tuple[str, str]:
+    """Model and alias; raises InvalidFields."""
+    parts = MODEL_ALIAS.parse(name, field)
+    return parts["model"], parts["alias"]
+
+
+def check_move(request_id: str, reason: str, version: int | None = None) -> None:
+    """Raises InvalidFields with everything that is wrong with a move's other fields."""
+    violations = Violations()
+    check_by(violations, "request_id", request_id, check_request_id)
+    check_text(violations, "reason", reason, MAX_REASON)
+    if version is not None:
+        violations.check(version >= 1, "model_alias.version", f"expected 1 or more, got {version}")
+    violations.raise_if_any()
+
+
+def check_alias_filter(alias: str) -> str:
+    """The alias to filter by, or none; raises InvalidFields."""
+    return check_id(alias, "alias") if alias else ""
+
+
+def to_alias(alias: Alias) -> model_pb2.ModelAlias:
+    """An alias as callers see it."""
+    return model_pb2.ModelAlias(
+        name=f"models/{alias.model_id}/aliases/{alias.alias}",
+        version=alias.version,
+        update_time=to_timestamp(alias.update_time),
+        etag=str(alias.sequence),
+    )
+
+
+def to_alias_change(change: AliasChange) -> model_pb2.ModelAliasChange:
+    """An entry of the history as callers see it."""
+    return model_pb2.ModelAliasChange(
+        sequence=change.sequence,
+        alias=change.alias,
+        previous_version=change.previous_version,
+        version=change.version,
+        time=to_timestamp(change.time),
+        actor=change.actor,
+        reason=change.reason,
+    )
+
+
+def check_revision(after_revision: int) -> int:
+    """The revision to go on from; raises InvalidFields."""
+    if after_revision < 0:
+        raise InvalidFields.one("after_revision", f"expected 0 or more, got {after_revision}")
+    return after_revision
+
+
+def to_watch_response(update: Update) -> model_service_pb2.WatchModelsResponse:
+    """A message to a watching pod."""
+    return model_service_pb2.WatchModelsResponse(
+        revision=update.revision,
+        snapshot=update.snapshot,
+        models=[_to_served_model(model) for model in update.models],
+    )
+
+
+def _to_served_model(model: ServedModel) -> model_service_pb2.ServedModel:
+    versions = [version for _, version in sorted(model.versions.items())]
+    return model_service_pb2.ServedModel(
+        name=f"models/{model.model_id}",
+        versions=[model_service_pb2.ServedVersion(model_version=to_served_version(version)) for version in versions],
+        aliases=model.aliases,
+    )
