@@ -3,7 +3,7 @@
     python echo_upstream.py ADDRESS NAME JOURNAL
 
 It notes each call that reaches it as a line `METHOD TAG` in the file JOURNAL. The tag and how to behave come from the
-call's metadata: `x-tag`; `x-behave: unavailable | hang | silent`.
+call's metadata: `x-tag`; `x-behave: unavailable | unavailable-NAME | hang | slow | metadata | silent | breaks`.
 """
 
 from __future__ import annotations
@@ -63,8 +63,6 @@ class Echo(grpc.GenericRpcHandler):
                 await asyncio.Event().wait()
             if behave == "slow":
                 await asyncio.sleep(2)
-            if behave == "size":
-                return str(len(request)).encode()
             if behave == "metadata":
                 return "\n".join(f"{key}: {value}" for key, value in sorted(metadata.items())).encode()
             return b"%s %s" % (self.name.encode(), request)
@@ -77,6 +75,8 @@ class Echo(grpc.GenericRpcHandler):
                 yield b"%s %d" % (self.name.encode(), number)
             if metadata.get("x-behave") == "silent":
                 await asyncio.Event().wait()
+            if metadata.get("x-behave") == "breaks":
+                await context.abort(grpc.StatusCode.UNAVAILABLE, f"{self.name} is stopping")
 
         return answer
 

@@ -1,0 +1,26 @@
+"""A yard that the tests of a module share, for those that break nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from support.door import Yard, open_yard
+
+PAGE_ORIGIN = "https://console.example.com"
+
+
+@pytest.fixture(scope="module")
+def yard() -> Iterator[Yard]:
+    """Two pods, a gateway, a registry and a door that waits little, so that its giving up can be seen."""
+    with open_yard(PATIENCE_S="0.5", CORS_ORIGINS=PAGE_ORIGIN, MAX_MESSAGE_BYTES=str(8 * 1024 * 1024)) as yard:
+        yield yard
+
+
+@pytest.fixture
+def channel(yard: Yard) -> Iterator[grpc.Channel]:
+    """A channel to the shared door."""
+    with yard.door.channel() as channel:
+        yield channel
