@@ -61,7 +61,8 @@ class TokenSigner:
 
     def __init__(self, private_key: Ed25519PrivateKey) -> None:
         self._private_key = private_key
-        self.key_id = key_id(private_key.public_key())
+        self.public_key = private_key.public_key()
+        self.key_id = key_id(self.public_key)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:

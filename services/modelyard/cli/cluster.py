@@ -1,0 +1,133 @@
+"""`modelyard up`, `down` and `status`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelyard.client import Client, RemoteError
+from modelyard.local import state
+
+from .output import Exit, JsonFlag, complain, err, errors_explained, out, print_json, print_table
+
+if TYPE_CHECKING:
+    from modelyard.local.cluster import ClusterOptions
+    from modelyard.local.supervision import ProgramEvent
+
+DEFAULT_DATA_DIR = Path("~/.local/share/modelyard")
+
+DataDirOption = Annotated[
+    Path, typer.Option("--data-dir", envvar="MODELYARD_DATA_DIR", help="Where everything is kept.", file_okay=False)
+]
+
+
+def up(
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The door's port on loopback; 0 takes a free one.")
+    ] = 8500,
+    open_predict: Annotated[
+        bool, typer.Option("--open", help="Anybody on this machine may predict without a token.")
+    ] = False,
+) -> None:
+    """Run a whole cluster on this machine until Ctrl-C. A second `up` on the same data goes on where it was."""
+    # What a cluster needs is an extra: the command must work without it against a cluster elsewhere.
+    try:
+        from modelyard.local import cluster
+    except ModuleNotFoundError as error:
+        complain(f"`modelyard up` needs {error.name}: pip install 'modelyard\\[local]'")
+        raise typer.Exit(Exit.USAGE) from error
+    try:
+        asyncio.run(_up(cluster.ClusterOptions(data_dir.expanduser(), port, open_predict)))
+    except cluster.ClusterBusy as error:
+        complain(str(error))
+        raise typer.Exit(Exit.CONFLICT) from error
+    except (cluster.StartFailed, cluster.RedisMissing) as error:
+        complain(str(error))
+        raise typer.Exit(Exit.FAILED) from error
+
+
+async def _up(options: ClusterOptions) -> None:
+    """Runs the cluster until a signal; one that comes while it starts ends the start."""
+    loop, running = asyncio.get_running_loop(), asyncio.create_task(_run(options))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        err.print("stopped")
+
+
+async def _run(options: ClusterOptions) -> None:
+    from modelyard.local.cluster import local_cluster
+
+    began = time.monotonic()
+    async with local_cluster(options, _show) as running:
+        err.print(f"[bold green]ready[/] in {time.monotonic() - began:.1f} s: {running.address}", highlight=False)
+        err.print(f"[dim]data in {running.data_dir}, logs in {running.data_dir}/logs; Ctrl-C stops it[/]")
+        await asyncio.Event().wait()
+
+
+def _show(event: ProgramEvent) -> None:
+    """A line per program and happening."""
+    style = {"healthy": "green", "ended": "red"}.get(event.happening.value, "dim")
+    detail = f" [dim]{event.detail}[/]" if event.detail else ""
+    err.print(
+        f"  [{style}]{event.program:<10} {event.happening.value:<8}[/] {event.seconds:5.1f} s  "
+        f"[dim]process {event.pid}[/]{detail}",
+        highlight=False,
+    )
+
+
+def down(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
+    """Stop the cluster that `up` runs on this data."""
+    running = state.read(data_dir.expanduser())
+    if running is None:
+        err.print(f"[dim]no cluster runs on {data_dir}[/]")
+        return
+    if not state.stop(running):
+        complain(f"the cluster (process {running.pid}) has not stopped")
+        raise typer.Exit(Exit.FAILED)
+    err.print("stopped")
+
+
+def status(as_json: JsonFlag = False) -> None:
+    """Show the cluster's services and what is served. Exit code 0 if every service can be called, else 5."""
+    with errors_explained(), Client() as client:
+        services = client.health()
+        served = _served(client) if services.get("inference.GRPCInferenceService") == "SERVING" else []
+        if as_json:
+            print_json({"address": client.address, "services": services, "served": served})
+        else:
+            _print_status(client.address, services, served)
+        if set(services.values()) != {"SERVING"}:
+            raise typer.Exit(Exit.UNAVAILABLE)
+
+
+def _served(client: Client) -> list[dict[str, Any]]:
+    """Every version on the pod that answers; empty if our token may not ask."""
+    try:
+        index = client.predictions.served()
+    except RemoteError:
+        return []
+    return [{"model": model.name, "version": model.version, "state": model.state} for model in index]
+
+
+def _print_status(address: str, services: dict[str, str], served: list[dict[str, Any]]) -> None:
+    out.print(f"[bold]{address}[/]", highlight=False)
+    print_table(
+        ["SERVICE", "STATE"],
+        [[name, f"[{'green' if is_ == 'SERVING' else 'red'}]{is_}[/]"] for name, is_ in services.items()],
+        empty="",
+    )
+    out.print()
+    print_table(
+        ["SERVED MODEL", "VERSION", "STATE"],
+        [[entry["model"], entry["version"], entry["state"]] for entry in served],
+        empty="nothing is served yet",
+    )
