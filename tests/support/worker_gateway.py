@@ -71,6 +71,11 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
         """The log lines that were reported."""
         return [update.log_line for update in self.updates if update.HasField("log_line")]
 
+    def logged_number(self, word: str) -> int | None:
+        """The number that follows `word` at the beginning of a reported log line."""
+        numbers = (int(line.split()[1]) for line in self.log_lines if line.startswith(f"{word} "))
+        return next(numbers, None)
+
     @property
     def steps(self) -> list[int]:
         """The steps of the progress that was reported."""

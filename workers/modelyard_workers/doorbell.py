@@ -38,12 +38,13 @@ def answer_doorbell(name: str, settings: WorkerSettings, shutdown: Bell) -> None
     except InvalidFields as error:
         log.warning("a doorbell for no job was ignored", error=str(error))
         return
-    with structlog.contextvars.bound_contextvars(job=name), ExitStack() as stack:
+    with ExitStack() as stack:
+        stack.enter_context(structlog.contextvars.bound_contextvars(job=name))
         gateway = Gateway(stack.enter_context(_channel(settings.gateway_address, settings)))
         claim = _claim(gateway, name, shutdown)
         if claim is None:
             return
-        structlog.contextvars.bind_contextvars(attempt=claim.training_job.attempt)
+        stack.enter_context(structlog.contextvars.bound_contextvars(attempt=claim.training_job.attempt))
         log.info("job claimed", dataset=claim.dataset.name)
         registry = stack.enter_context(_channel(settings.registry_address, settings))
         Attempt(settings, gateway, registry, claim, Interruptions(shutdown)).run()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from celery import bootsteps, signals
 from celery.apps.worker import Worker
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
 
 from modelyard.core.logs import get_logger
@@ -32,6 +34,7 @@ def run(settings: WorkerSettings) -> int:
 
     SIGTERM: no more doorbells; running trainers get SIGTERM and their time of grace, their jobs are given back.
     """
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # of root, for fear of pickle, which is refused here
     shutdown = Bell()
     swept = WorkFolder(settings.work_dir).sweep()
     if swept:
@@ -58,22 +61,22 @@ class TrainingWorker(Worker):  # type: ignore[misc]  # celery has no types
     `worker_shutting_down` (celery 5.7, `apps/worker.py`).
     """
 
-    def __init__(self, shutdown: Bell, **arguments: Any) -> None:
-        self._shutdown = shutdown
+    def __init__(self, bell: Bell, **arguments: Any) -> None:
+        self._bell = bell
         super().__init__(**arguments)
 
     def install_platform_tweaks(self, worker: Worker) -> None:
         """Called by Celery when it installs its signal handlers; ours comes on top."""
         super().install_platform_tweaks(worker)
-        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def wait_for_soft_shutdown(self) -> None:
         """Called by Celery on SIGQUIT, before it waits."""
-        self._shutdown.ring()
+        self._bell.ring()
         super().wait_for_soft_shutdown()
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._shutdown.ring()
+    def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
+        self._bell.ring()
         # What Celery's own handler for a warm shutdown does: take nothing new, end when the running tasks have.
         state.should_stop = 0
 
@@ -124,3 +127,5 @@ def is_ready(file: Path) -> bool:
 
 def _keep_logging(**_arguments: Any) -> None:
     """Having a receiver for `setup_logging` keeps Celery from setting logging up in its own way."""
+    # Celery warns at each connection loss of the default of a setting, though it is set (see `app`).
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)

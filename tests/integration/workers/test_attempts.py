@@ -19,6 +19,7 @@ from modelyard.v1.training_job_pb2 import TrainingJob
 from modelyard_workers.bell import Bell
 from modelyard_workers.doorbell import answer_doorbell
 from support.faulty_trainer import MODEL
+from support.processes import is_alive
 from support.waiting import eventually_sync
 from support.worker_surroundings import DATASET, Surroundings
 
@@ -58,21 +59,6 @@ def failure_of(surroundings: Surroundings, name: str) -> Failure:
     outcome = surroundings.gateway.finished[name]
     assert outcome.WhichOneof("outcome") == "failed", outcome
     return outcome.failed
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def logged_number(surroundings: Surroundings, word: str) -> int | None:
-    """The number behind `word` in a reported log line."""
-    for line in surroundings.gateway.log_lines:
-        if line.startswith(f"{word} "):
-            return int(line.split()[1])
-    return None
 
 
 def attempt_folders(surroundings: Surroundings) -> list[Path]:
@@ -192,16 +178,16 @@ def test_a_process_that_the_trainer_left_behind_is_killed_and_holds_nothing_up(
     name = surroundings.submit()
     answer_doorbell(name, surroundings.settings("start_child", "succeed"), bell)
     assert surroundings.gateway.finished[name].HasField("succeeded")
-    child = logged_number(surroundings, "child")
+    child = surroundings.gateway.logged_number("child")
     assert child is not None
-    eventually_sync(lambda: not alive(child))
+    eventually_sync(lambda: not is_alive(child))
 
 
 def test_cancel_stops_the_trainer_gently_and_finishes_as_cancelled(surroundings: Surroundings, bell: Bell) -> None:
     name = surroundings.submit()
 
     def cancel() -> None:
-        eventually_sync(lambda: logged_number(surroundings, "waiting"))
+        eventually_sync(lambda: surroundings.gateway.logged_number("waiting"))
         surroundings.gateway.directive = pb.ReportTrainingJobResponse.DIRECTIVE_CANCEL
 
     with meanwhile(cancel):
@@ -224,13 +210,13 @@ def test_a_stale_attempt_kills_the_trainer_at_once_and_says_nothing_more(
     trainer: list[int] = []
 
     def take_away() -> None:
-        trainer.append(eventually_sync(lambda: logged_number(surroundings, "waiting") or 0))
+        trainer.append(eventually_sync(lambda: surroundings.gateway.logged_number("waiting") or 0))
         surroundings.gateway.stale = True
 
     # With a grace that the test's own time limit would not survive.
     with meanwhile(take_away):
         answer_doorbell(name, surroundings.settings("ignore_sigterm", "wait", trainer_grace_s=3_600), bell)
-    assert not alive(trainer[0])
+    assert not is_alive(trainer[0])
     assert surroundings.gateway.finished == {}
     assert attempt_folders(surroundings) == []
 
@@ -270,12 +256,12 @@ def test_out_of_contact_for_too_long_stops_the_trainer(surroundings: Surrounding
     trainer: list[int] = []
 
     def vanish() -> None:
-        trainer.append(eventually_sync(lambda: logged_number(surroundings, "waiting") or 0))
+        trainer.append(eventually_sync(lambda: surroundings.gateway.logged_number("waiting") or 0))
         surroundings.gateway_server.stop()
 
     with meanwhile(vanish):
         answer_doorbell(name, surroundings.settings("wait", out_of_contact_limit_s=1.0), bell)
-    assert not alive(trainer[0])
+    assert not is_alive(trainer[0])
     assert gateway.finished == {}
 
 
@@ -283,7 +269,7 @@ def test_shutdown_stops_the_trainer_gently_and_gives_the_job_back(surroundings: 
     name, gateway = surroundings.submit(), surroundings.gateway
 
     def shut_down() -> None:
-        eventually_sync(lambda: logged_number(surroundings, "waiting"))
+        eventually_sync(lambda: surroundings.gateway.logged_number("waiting"))
         bell.ring()
 
     with meanwhile(shut_down):
