@@ -69,6 +69,9 @@ class TrainingWorker(Worker):  # type: ignore[misc]  # celery has no types
         """Called by Celery when it installs its signal handlers; ours comes on top."""
         super().install_platform_tweaks(worker)
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        # At each connection loss, of the default of a setting that is set (see `app`). Celery's logging, set up just
+        # before, shows it always.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
     def wait_for_soft_shutdown(self) -> None:
         """Called by Celery on SIGQUIT, before it waits."""
@@ -127,5 +130,3 @@ def is_ready(file: Path) -> bool:
 
 def _keep_logging(**_arguments: Any) -> None:
     """Having a receiver for `setup_logging` keeps Celery from setting logging up in its own way."""
-    # Celery warns at each connection loss of the default of a setting, though it is set (see `app`).
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
