@@ -6,6 +6,7 @@ Deny by default: a method that `METHOD_TABLE` does not name is refused before it
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import time
 import uuid
@@ -137,6 +138,11 @@ class _Call:
         return answer
 
     def _answering_many(self, behavior: Any) -> Any:
+        # grpc takes both styles: a generator of answers, or a coroutine that writes to the context (its own health
+        # service does).
+        return self._generating(behavior) if inspect.isasyncgenfunction(behavior) else self._answering_one(behavior)
+
+    def _generating(self, behavior: Any) -> Any:
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
                 async for response in behavior(self._enter(request), context):

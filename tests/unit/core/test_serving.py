@@ -183,6 +183,17 @@ async def test_a_program_that_announces_itself_is_known_to_health_when_it_says_s
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+async def test_health_can_be_watched(identity: Identity) -> None:
+    served = service()
+    async with serve(served, identity) as address, channels.aio_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+        first = await watch.read()
+        await served.health.drain()
+        second = await watch.read()
+    statuses = health_pb2.HealthCheckResponse
+    assert (first.status, second.status) == (statuses.SERVING, statuses.NOT_SERVING)
+
+
 def test_the_status_table_is_total() -> None:
     def descendants(cls: type[errors.ModelyardError]) -> set[type[errors.ModelyardError]]:
         return {cls}.union(*(descendants(child) for child in cls.__subclasses__()))
