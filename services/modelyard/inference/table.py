@@ -71,9 +71,8 @@ class ModelEntry:
         """
         wanted = self.wanted_versions()
         aliases = self.wanted.aliases if self.wanted is not None and wanted else {}
-        self.aliases = {
-            alias: served for alias, number in aliases.items() if (served := self._answering(alias, number))
-        }
+        answering = {alias: self._answering(alias, number) for alias, number in aliases.items()}
+        self.aliases = {alias: number for alias, number in answering.items() if number}
         needed = {*wanted, *self.aliases.values()}
         return [self.loaded.pop(number) for number in sorted(self.loaded) if number not in needed]
 

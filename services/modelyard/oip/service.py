@@ -39,31 +39,31 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class InferenceServicer(Protocol):
     """What a server of the protocol implements."""
 
-    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context, /) -> pb.ServerLiveResponse:
         """Whether the process runs."""
         ...
 
-    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context, /) -> pb.ServerReadyResponse:
         """Whether the pod should be sent requests."""
         ...
 
-    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context, /) -> pb.ModelReadyResponse:
         """Whether a model or version would be answered now."""
         ...
 
-    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context, /) -> pb.ServerMetadataResponse:
         """Name, version and extensions of the server."""
         ...
 
-    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context, /) -> pb.ModelMetadataResponse:
         """Inputs and outputs of a model."""
         ...
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context, /) -> pb.ModelInferResponse:
         """One prediction."""
         ...
 
-    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context, /) -> pb.ModelConfigResponse:
         """How a model is served, and where it came from."""
         ...
 
@@ -71,6 +71,7 @@ class InferenceServicer(Protocol):
         self,
         request: pb.ModelStatisticsRequest,
         context: Context,
+        /,
     ) -> pb.ModelStatisticsResponse:
         """What was counted and timed."""
         ...
@@ -79,6 +80,7 @@ class InferenceServicer(Protocol):
         self,
         request: pb.RepositoryIndexRequest,
         context: Context,
+        /,
     ) -> pb.RepositoryIndexResponse:
         """Every version with its state."""
         ...
@@ -87,6 +89,7 @@ class InferenceServicer(Protocol):
         self,
         request: pb.RepositoryModelLoadRequest,
         context: Context,
+        /,
     ) -> pb.RepositoryModelLoadResponse:
         """Undoes an unload."""
         ...
@@ -95,6 +98,7 @@ class InferenceServicer(Protocol):
         self,
         request: pb.RepositoryModelUnloadRequest,
         context: Context,
+        /,
     ) -> pb.RepositoryModelUnloadResponse:
         """Takes a model out of service on this pod."""
         ...

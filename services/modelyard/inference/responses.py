@@ -1,0 +1,163 @@
+"""Writes what a pod answers: predictions, and what it says of models. Knows both the wire and the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from modelyard.oip import open_inference_pb2 as pb
+
+from .running import OutputContents
+from .signature import TensorInfo
+from .statistics import Duration, VersionStatistics
+from .table import ModelEntry
+from .versions import LoadedVersion
+
+PLATFORM = "onnxruntime_onnx"
+BACKEND = "onnxruntime"
+ARTIFACT_NAME = "model.onnx"
+
+_DATA_TYPES = {"BYTES": pb.TYPE_STRING} | {
+    name.removeprefix("TYPE_"): number for name, number in pb.DataType.items() if name != "TYPE_STRING"
+}
+"""The number of each datatype in a ModelConfig."""
+
+
+def prediction(
+    request: pb.ModelInferRequest, version: LoadedVersion, names: Sequence[str], contents: Sequence[OutputContents]
+) -> pb.ModelInferResponse:
+    """The answer to a prediction, always with raw contents."""
+    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version.number_text, id=request.id)
+    types = version.signature.outputs_by_name
+    for name, content in zip(names, contents, strict=True):
+        response.outputs.add(name=name, datatype=types[name].datatype.name, shape=content.shape)
+        response.raw_output_contents.append(content.raw)
+    # Only on request: it would double the size of a small answer.
+    if "provenance" in request.parameters and request.parameters["provenance"].bool_param:
+        for name, value in _provenance(version):
+            response.parameters[name].string_param = value
+    return response
+
+
+def metadata(entry: ModelEntry, version: LoadedVersion) -> pb.ModelMetadataResponse:
+    """Inputs and outputs of a version, and which versions are served beside it."""
+    return pb.ModelMetadataResponse(
+        name=entry.name,
+        versions=[str(number) for number in sorted(entry.loaded)],
+        platform=PLATFORM,
+        inputs=map(_tensor_metadata, version.signature.inputs),
+        outputs=map(_tensor_metadata, version.signature.outputs),
+    )
+
+
+def config(entry: ModelEntry, version: LoadedVersion, *, runners: int, on_gpu: bool) -> pb.ModelConfig:
+    """How a version is served and where it came from. Shapes are without the batch dimension, as in Triton."""
+    first = 1 if version.signature.batched else 0
+    answer = pb.ModelConfig(
+        name=entry.name,
+        platform=PLATFORM,
+        backend=BACKEND,
+        max_batch_size=version.max_batch_size,
+        default_model_filename=ARTIFACT_NAME,
+        version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=sorted(entry.loaded))),
+        model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
+    )
+    kind = pb.ModelInstanceGroup.KIND_GPU if on_gpu else pb.ModelInstanceGroup.KIND_CPU
+    answer.instance_group.add(name=entry.name, count=runners, kind=kind)
+    for tensor in version.signature.inputs:
+        answer.input.add(name=tensor.name, data_type=_DATA_TYPES[tensor.datatype.name], dims=tensor.shape[first:])
+    for tensor in version.signature.outputs:
+        answer.output.add(name=tensor.name, data_type=_DATA_TYPES[tensor.datatype.name], dims=tensor.shape[first:])
+    for name, value in _config_parameters(entry, version):
+        answer.parameters[name].string_value = value
+    return answer
+
+
+def statistics(name: str, version: LoadedVersion) -> pb.ModelStatistics:
+    """What was counted of a version since it was loaded."""
+    counted = version.statistics
+    return pb.ModelStatistics(
+        name=name,
+        version=version.number_text,
+        last_inference=counted.last_inference_ms,
+        inference_count=counted.row_count,
+        execution_count=counted.execution_count,
+        inference_stats=_stages(counted),
+        batch_stats=[
+            pb.InferBatchStatistics(
+                batch_size=size,
+                compute_input=_duration(batch.compute_input),
+                compute_infer=_duration(batch.compute_infer),
+                compute_output=_duration(batch.compute_output),
+            )
+            for size, batch in sorted(counted.batches.items())
+        ],
+    )
+
+
+def index(entries: Iterable[ModelEntry], *, only_ready: bool) -> pb.RepositoryIndexResponse:
+    """Every version that should be served or still is, by name and number."""
+    rows = [row for entry in sorted(entries, key=lambda entry: entry.name) for row in _index_rows(entry)]
+    return pb.RepositoryIndexResponse(models=[row for row in rows if row.state == "READY" or not only_ready])
+
+
+def _index_rows(entry: ModelEntry) -> Iterator[pb.RepositoryIndexResponse.ModelIndex]:
+    wanted = entry.wanted.versions if entry.wanted is not None else {}
+    for number in sorted({*wanted, *entry.loaded, *entry.retiring}):
+        state, reason = _state(entry, number)
+        yield pb.RepositoryIndexResponse.ModelIndex(name=entry.name, version=str(number), state=state, reason=reason)
+
+
+def _state(entry: ModelEntry, number: int) -> tuple[str, str]:
+    """A version's state and, if it is not ready, why."""
+    if number in entry.loaded:
+        return "READY", ""
+    if number in entry.retiring:
+        return "UNLOADING", "it finishes the requests it has"
+    if entry.unloaded:
+        return "UNAVAILABLE", "unloaded by request"
+    if number in entry.failures:
+        failure = entry.failures[number]
+        return "UNAVAILABLE", f"{failure.reason} (tries: {failure.tries}; it is tried again)"
+    return "LOADING", "it is being downloaded, verified and warmed up"
+
+
+def _provenance(version: LoadedVersion) -> Iterator[tuple[str, str]]:
+    """Where a version came from, as far as the registry knows."""
+    wanted = version.wanted
+    yield "digest", wanted.digest
+    origin = {"training_job": wanted.training_job, "dataset": wanted.dataset, "dataset_digest": wanted.dataset_digest}
+    yield from ((name, value) for name, value in origin.items() if value)
+
+
+def _config_parameters(entry: ModelEntry, version: LoadedVersion) -> Iterator[tuple[str, str]]:
+    wanted = version.wanted
+    yield "version", version.number_text
+    yield from _provenance(version)
+    if wanted.spec_digest:
+        yield "spec_digest", wanted.spec_digest
+    if wanted.opset_version:
+        yield "opset_version", str(wanted.opset_version)
+    if wanted.ir_version:
+        yield "ir_version", str(wanted.ir_version)
+    yield "aliases", ",".join(sorted(alias for alias, number in entry.aliases.items() if number == wanted.number))
+
+
+def _tensor_metadata(tensor: TensorInfo) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype.name, shape=tensor.shape)
+
+
+def _stages(counted: VersionStatistics) -> pb.InferStatistics:
+    return pb.InferStatistics(
+        success=_duration(counted.success),
+        fail=_duration(counted.fail),
+        queue=_duration(counted.queue),
+        compute_input=_duration(counted.compute_input),
+        compute_infer=_duration(counted.compute_infer),
+        compute_output=_duration(counted.compute_output),
+        cache_hit=pb.StatisticDuration(),
+        cache_miss=pb.StatisticDuration(),
+    )
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=duration.ns)
