@@ -126,6 +126,7 @@ class Yard:
             "REGISTRY_ADDRESSES": self.registry.address,
             "INFERENCE_ADDRESSES": ",".join(pod.address for pod in self.pods),
             "ADMIN_SOCKET": str(admin_socket),
+            "CONFIG_FILE": str(admin_socket.with_suffix(".json")),
             **environment,
         }
         variables = {f"MODELYARD_DOOR_{name}": value for name, value in settings.items()}

@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -37,18 +39,28 @@ def main() -> int:
     except (ValidationError, EnvoyMissing) as error:
         print(error, file=sys.stderr)
         return USAGE_ERROR
-    with tempfile.TemporaryDirectory(prefix="modelyard-door-") as folder:
-        admin_socket = settings.admin_socket or Path(folder) / "admin.sock"
+    with _private_folder(settings) as folder:
+        admin_socket = settings.admin_socket or folder / "admin.sock"
         text = render(bootstrap(settings, admin_socket))
         if binary is None:
             print(text, end="")
             return 0
-        config_file = settings.config_file or Path(folder) / "envoy.json"
+        config_file = settings.config_file or folder / "envoy.json"
         config_file.write_text(text)
         command = command_line(settings, binary, config_file)
         if arguments.validate:
             return subprocess.run([*command, "--mode", "validate"], check=False).returncode  # noqa: S603
         return asyncio.run(_serve(command, Admin(admin_socket), settings.drain_s))
+
+
+@contextmanager
+def _private_folder(settings: DoorSettings) -> Iterator[Path]:
+    """A temporary folder, unless the settings name a place for everything that would be in it."""
+    if settings.admin_socket and settings.config_file:
+        yield settings.config_file.parent
+        return
+    with tempfile.TemporaryDirectory(prefix="modelyard-door-") as folder:
+        yield Path(folder)
 
 
 async def _serve(command: list[str], admin: Admin, drain_s: float) -> int:
