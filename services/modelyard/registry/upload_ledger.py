@@ -138,7 +138,7 @@ class UploadLedger:
         return [key for key in keys if key not in known]
 
 
-def _to_upload(row: Row[Any]) -> Upload:
+def _to_upload(row: Any) -> Upload:
     return Upload(row.id, row.digest, row.size_bytes, row.committed_bytes, row.complete, row.expire_time)
 
 

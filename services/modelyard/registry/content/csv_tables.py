@@ -40,6 +40,9 @@ def read_csv(path: Path, limits: TableLimits) -> TableFacts:
     """Reads the file through; raises MalformedContent with the place of what is wrong."""
     if path.stat().st_size == 0:
         raise MalformedContent("the CSV file is empty")
+    with path.open("rb") as file:
+        if file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+            raise MalformedContent("the file is in UTF-16; expected UTF-8")
     return _Reader(path, limits).read()
 
 
@@ -190,10 +193,6 @@ def _encoding_error(path: Path) -> str | None:
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, done = 1, 0
     with path.open("rb") as file:
-        head = file.read(2)
-        if head in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
-            return "the file is in UTF-16; expected UTF-8"
-        file.seek(0)
         while True:
             chunk = file.read(MEBIBYTE)
             pending = len(decoder.getstate()[0])

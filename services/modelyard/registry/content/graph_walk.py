@@ -38,12 +38,17 @@ _VALUE_FIELDS: dict[int, str] = {
 """The field that holds the elements one by one where there is no `raw_data`."""
 
 
+def quoted(name: object) -> str:
+    """A name for a message. Protobuf hands out bytes where a string of the file is not UTF-8."""
+    return repr(shorten(name) if isinstance(name, str) else shorten(str(name)))
+
+
 def check_graph(model: ModelProto, limits: GraphLimits) -> None:
     """Raises MalformedContent for external data, foreign operators, functions, and graphs beyond the limits."""
     if model.functions:
         # A dozen functions that each call the one before twice unfold to thousands of nodes, thirty to billions.
         raise MalformedContent(
-            f"the model defines the function {shorten(model.functions[0].name)!r}; inline functions before publishing"
+            f"the model defines the function {quoted(model.functions[0].name)}; inline functions before publishing"
         )
     if model.training_info:
         raise MalformedContent("the model carries training information; export it for inference")
@@ -95,7 +100,7 @@ def _check_node(node: NodeProto, limits: GraphLimits) -> None:
     domain = node.domain or DEFAULT_DOMAIN
     if domain not in limits.domains or (domain, node.op_type) in _FORBIDDEN:
         raise MalformedContent(
-            f"node {shorten(node.name)!r} is the operator {shorten(node.op_type)} of {shorten(domain)}; allowed are "
+            f"node {quoted(node.name)} is the operator {quoted(node.op_type)} of {quoted(domain)}; allowed are "
             f"the operators of {', '.join(limits.domains)} that are built into the runtime"
         )
     for attribute in node.attribute:
@@ -120,11 +125,11 @@ def _check_sparse(sparse: SparseTensorProto) -> None:
 
 def _check_tensor(tensor: TensorProto) -> None:
     """Its bytes must be in the file, and as many as its shape says."""
-    name = shorten(tensor.name)
+    name = quoted(tensor.name)
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        raise MalformedContent(f"the tensor {name!r} is in another file; a model is one file")
+        raise MalformedContent(f"the tensor {name} is in another file; a model is one file")
     if any(size < 0 for size in tensor.dims):
-        raise MalformedContent(f"the tensor {name!r} has a negative dimension: {list(tensor.dims)}")
+        raise MalformedContent(f"the tensor {name} has a negative dimension: {list(tensor.dims)}")
     bits = _ELEMENT_BITS.get(tensor.data_type)
     if tensor.HasField("raw_data"):
         held, needed, unit = len(tensor.raw_data), (prod(tensor.dims) * (bits or 0) + 7) // 8, "bytes"
@@ -135,5 +140,5 @@ def _check_tensor(tensor: TensorProto) -> None:
         known = bool(field)
     if known and held != needed:
         raise MalformedContent(
-            f"the tensor {name!r} of shape {list(tensor.dims)} needs {needed} {unit}, the file holds {held}"
+            f"the tensor {name} of shape {list(tensor.dims)} needs {needed} {unit}, the file holds {held}"
         )

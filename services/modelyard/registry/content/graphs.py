@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from modelyard.core.errors import MalformedContent, TooLarge
 from modelyard.core.names import shorten
 
-from .graph_walk import DEFAULT_DOMAIN, check_graph
+from .graph_walk import DEFAULT_DOMAIN, check_graph, quoted
 from .limits import MAX_NAME_LENGTH, GraphLimits
 from .messages import GraphFacts, TensorFacts
 
@@ -66,7 +66,7 @@ def _check_versions(model: ModelProto, limits: GraphLimits) -> None:
     for imported in model.opset_import:
         domain = imported.domain or DEFAULT_DOMAIN
         if domain in versions:
-            raise MalformedContent(f"the operator set {shorten(domain)!r} is imported twice")
+            raise MalformedContent(f"the operator set {quoted(domain)} is imported twice")
         versions[domain] = imported.version
     ranges = {
         DEFAULT_DOMAIN: (limits.min_opset, limits.max_opset),
@@ -111,10 +111,10 @@ def _tensors(values: list[ValueInfoProto], role: str, limits: GraphLimits) -> tu
 
 
 def _tensor(value: ValueInfoProto, role: str) -> TensorFacts:
-    name = value.name
-    if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+    name: object = value.name  # protobuf hands out bytes where a string of the file is not UTF-8
+    if not isinstance(name, str) or not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
         raise MalformedContent(
-            f"an {role} is named {shorten(name)!r}; expected 1 to {MAX_NAME_LENGTH} printable characters"
+            f"an {role} is named {quoted(name)}; expected 1 to {MAX_NAME_LENGTH} printable characters"
         )
     if not value.type.HasField("tensor_type"):
         kind = value.type.WhichOneof("value") or "of no type"

@@ -91,6 +91,7 @@ class _Array:
         with archive.open(member) as file:
             shape, self._dtype = _read_header(file, name)
             stored = member.file_size - file.tell()
+        data_type = _data_type(name, self._dtype)
         needed = prod(shape) * self._dtype.itemsize
         if stored != needed:
             raise MalformedContent(
@@ -99,7 +100,7 @@ class _Array:
         if not shape:
             raise MalformedContent(f"array {shorten(name)!r} is a single value; expected one row or more")
         self.row_count, *row_shape = shape
-        self._survey = ColumnSurvey(name, _data_type(name, self._dtype), tuple(row_shape))
+        self._survey = ColumnSurvey(name, data_type, tuple(row_shape))
 
     def survey(self) -> ColumnSurvey:
         """Reads the elements through, text too: that checks the archive's CRC."""
