@@ -45,7 +45,8 @@ class TritonClient:
         question = {"model": model, "input": "input", "output": output, "rows": rows.tolist()}
         finished = subprocess.run(  # noqa: S603 - our own script
             [PYTHON, HERE / "triton_predict.py"],
-            input=json.dumps(question), text=True, stdout=subprocess.PIPE, check=True, env=self._environment, timeout=60,
+            input=json.dumps(question), text=True, stdout=subprocess.PIPE, check=True, timeout=60,
+            env=self._environment,
         )  # fmt: skip
         return Answer(**json.loads(finished.stdout))
 

@@ -84,6 +84,7 @@ class RunningServer:
             for task in waiting:
                 task.cancel()
         self.stopping.set()
+        self.health.end_watches()
         await self.server.stop(0 if hurry is not None and hurry.is_set() else self.shutdown_grace_s)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from modelyard.core import channels, errors, serving
 from modelyard.core.settings import ServiceSettings
@@ -45,4 +46,16 @@ async def test_an_endless_stream_ends_when_the_service_stops_not_when_the_grace_
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await events.read()
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        await stop
+
+
+async def test_an_open_health_watch_does_not_hold_the_service_up(identity: Identity) -> None:
+    service = serving.Service(lambda server: None, ["modelyard.v1.TrainingService"])
+    settings = ServiceSettings(token_keys_file=identity.keys_file, drain_delay_s=0, shutdown_grace_s=600)
+    running = await serving.start(service, settings)
+    async with channels.aio_channel(running.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stop = asyncio.create_task(running.stop())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         await stop
