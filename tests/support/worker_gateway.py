@@ -37,6 +37,8 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
     """So many conclusions are answered UNAVAILABLE without being taken in."""
     refused_outcomes: set[str] = field(default_factory=set)
     """Kinds of outcome that are answered INVALID_ARGUMENT."""
+    refused_log_line: str = ""
+    """A report with this line is answered INVALID_ARGUMENT."""
     claims: list[str] = field(default_factory=list)
     """Who claimed, in order."""
     reports: list[pb.ReportTrainingJobRequest] = field(default_factory=list)
@@ -97,6 +99,8 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: pb.ReportTrainingJobRequest, context: Any
     ) -> pb.ReportTrainingJobResponse:
         self._check_fence(request.name)
+        if self.refused_log_line and any(update.log_line == self.refused_log_line for update in request.updates):
+            raise errors.InvalidFields.one("updates", "this line is refused")
         self.reports.append(request)
         received = self._received.get(request.name, 0)
         assert request.first_update <= received + 1, "an update is missing"

@@ -1,0 +1,83 @@
+"""How an attempt's end is judged."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from modelyard.v1.training_job_pb2 import TrainingJob
+from modelyard_workers.outcomes import (
+    MESSAGE_CHARACTERS,
+    BrokenResult,
+    failure,
+    failure_of,
+    open_regular,
+    read_result,
+)
+from modelyard_workers.supervision import Exit
+
+
+@pytest.mark.parametrize(
+    ("code", "memory_ran_out", "reason", "words"),
+    [
+        (1, False, TrainingJob.FAILURE_REASON_INTERNAL, "exit code 1"),
+        (0, True, TrainingJob.FAILURE_REASON_INTERNAL, "exit code 0"),
+        (-signal.SIGKILL, True, TrainingJob.FAILURE_REASON_OUT_OF_MEMORY, "memory ran out"),
+        (-signal.SIGKILL, False, TrainingJob.FAILURE_REASON_USER_CODE, "killed by signal 9 (SIGKILL)"),
+        (-signal.SIGSEGV, True, TrainingJob.FAILURE_REASON_USER_CODE, "killed by signal 11 (SIGSEGV)"),
+        (-40, False, TrainingJob.FAILURE_REASON_USER_CODE, "killed by signal 40"),
+    ],
+)
+def test_a_death_without_a_result_has_a_reason_and_the_last_words(
+    code: int, memory_ran_out: bool, reason: TrainingJob.FailureReason.ValueType, words: str
+) -> None:
+    outcome = failure_of(Exit(code, None, "the last line"), memory_ran_out=memory_ran_out)
+    assert outcome.failed.reason == reason
+    assert words in outcome.failed.message
+    assert outcome.failed.message.endswith("the last line")
+
+
+def test_a_message_is_cut_to_what_the_api_allows() -> None:
+    message = failure(TrainingJob.FAILURE_REASON_DATA, "x" * 10_000).failed.message
+    assert (len(message), message[-1]) == (MESSAGE_CHARACTERS, "…")
+
+
+def test_no_result_is_none_and_a_good_one_is_read(tmp_path: Path) -> None:
+    assert read_result(tmp_path) is None
+    (tmp_path / "result.json").write_text('{"failed": {"reason": "FAILURE_REASON_DIVERGED", "message": "NaN"}}')
+    result = read_result(tmp_path)
+    assert result is not None
+    assert result.failed.reason == TrainingJob.FAILURE_REASON_DIVERGED
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "malformed"),
+        (b"\xff\xfe", "malformed"),
+        (b"[" * 100_000, "malformed"),
+        (b"{}", "neither"),
+        (b'{"cancelled": {}}', "neither"),
+        (b'{"succeeded": {"digets": "ab"}}', "malformed"),
+        (b" " * (5 * 1024 * 1024), "larger"),
+    ],
+)
+def test_an_unusable_result_says_what_is_wrong_with_it(tmp_path: Path, content: bytes, complaint: str) -> None:
+    (tmp_path / "result.json").write_bytes(content)
+    with pytest.raises(BrokenResult, match=complaint):
+        read_result(tmp_path)
+
+
+def test_only_plain_files_are_opened_and_nothing_hangs(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    complaints = {"link": "cannot be read", "folder": "is not a plain file", "pipe": "is not a plain file"}
+    for name, complaint in complaints.items():
+        with pytest.raises(BrokenResult, match=f"{name} {complaint}"):
+            open_regular(tmp_path / name)
+    with pytest.raises(BrokenResult, match="left no none"):
+        open_regular(tmp_path / "none")
