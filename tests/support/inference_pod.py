@@ -68,22 +68,27 @@ class Pod:
         return (await eventually(reason))[0]
 
 
-@asynccontextmanager
-async def running_pod(
-    registry_address: str, identity: Identity, folder: Path, *, role: str = "admin", **settings: Any
-) -> AsyncIterator[Pod]:
-    """A pod with its cache in `folder`; the client has a token of this role."""
-    token_file = folder / "token"
+def pod_settings(registry_address: str, identity: Identity, folder: Path, **settings: Any) -> InferenceSettings:
+    """Settings of a pod with its cache in `folder`, quick to try again and to stop."""
     folder.mkdir(exist_ok=True)
+    token_file = folder / "token"
     token_file.write_text(identity.token("service"))
     options = {
         "listen": "127.0.0.1:0", "drain_delay_s": 0, "shutdown_grace_s": 10, "request_threads": 2,
         "load_retry_first_s": 0.05, "load_retry_limit_s": 0.2, **settings,
     }  # fmt: skip
-    inference = InferenceSettings(
+    return InferenceSettings(
         token_keys_file=identity.keys_file, token_file=token_file, registry_address=registry_address,
         cache_dir=folder / "cache", **options,
     )  # fmt: skip
+
+
+@asynccontextmanager
+async def running_pod(
+    registry_address: str, identity: Identity, folder: Path, *, role: str = "admin", **settings: Any
+) -> AsyncIterator[Pod]:
+    """A pod with its cache in `folder`; the client has a token of this role."""
+    inference = pod_settings(registry_address, identity, folder, **settings)
     async with build(inference) as service:
         running = await serving.start(service, inference)
         async with aio_channel(running.address, fixed_token(identity.token(role))) as channel:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import grpc
 
 from modelyard.core.errors import MalformedContent, ModelyardError, RemoteError
 from modelyard.core.logs import get_logger
+from modelyard.oip.tensors import format_shape
 
 from .artifacts import ArtifactCache
 from .compatibility import check_runtime_supports
@@ -18,7 +18,7 @@ from .desired import WantedTensor, WantedVersion
 from .running import Runner
 from .sessions import LOAD_ERRORS, GraphSession, RuntimeOptions, brief
 from .settings import InferenceSettings
-from .signature import TensorInfo
+from .signature import Signature, TensorInfo
 from .versions import LoadedVersion
 
 log = get_logger()
@@ -62,8 +62,10 @@ class Loader:
 
     def _open(self, path: Path, wanted: WantedVersion) -> GraphSession:
         session = GraphSession(path, self.options)
-        _check_signature("inputs", wanted.inputs, session.signature.inputs)
-        _check_signature("outputs", wanted.outputs, session.signature.outputs)
+        found = session.signature
+        session.signature = Signature.of(
+            _agreed("inputs", wanted.inputs, found.inputs), _agreed("outputs", wanted.outputs, found.outputs)
+        )
         sizes = [size for size in self._settings.warm_up_batch_sizes if size <= self._settings.max_batch_size]
         try:
             session.warm_up(sizes)
@@ -84,16 +86,34 @@ def reason_of(error: BaseException) -> str:
     return "an error inside the pod; its log says more"
 
 
-def _check_signature(what: str, wanted: tuple[WantedTensor, ...], found: tuple[TensorInfo, ...]) -> None:
-    """The registry read the same file: a difference means that one of the two does not understand it."""
-    expected = [(tensor.name, tensor.datatype, tensor.shape) for tensor in wanted]
-    actual = [(tensor.name, tensor.datatype.name, tensor.shape) for tensor in found]
-    if expected != actual:
-        raise MalformedContent(f"the registry recorded the {what} {_listed(expected)}; the graph has {_listed(actual)}")
+def is_expected(error: BaseException) -> bool:
+    """Whether `reason_of` says all there is to say."""
+    return isinstance(error, (ModelyardError, RemoteError, OSError))
 
 
-def _listed(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> str:
-    return ", ".join(f"{name} {datatype} {list(shape)}" for name, datatype, shape in tensors)
+def _agreed(what: str, recorded: tuple[WantedTensor, ...], found: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:
+    """The tensors as the registry recorded them from the same file; a contradiction means that it is not the same.
+
+    The recorded shapes count, because they are what the file declares. The runtime reports what it infers, which may
+    fix a dimension that is declared free: in a graph that was traced at one batch size, that is how one notices.
+    """
+    if not recorded:
+        return found
+    pairs = list(zip(recorded, found, strict=False))
+    if len(recorded) != len(found) or not all(_compatible(*pair) for pair in pairs):
+        expected = ", ".join(f"{tensor.name} {tensor.datatype} {format_shape(tensor.shape)}" for tensor in recorded)
+        actual = ", ".join(map(str, found))
+        raise MalformedContent(f"the registry recorded the {what} {expected}; the graph has {actual}")
+    return tuple(TensorInfo(tensor.name, actual.datatype, tensor.shape) for tensor, actual in pairs)
+
+
+def _compatible(recorded: WantedTensor, found: TensorInfo) -> bool:
+    """Whether both may be readings of the same tensor."""
+    return (
+        (recorded.name, recorded.datatype) == (found.name, found.datatype.name)
+        and len(recorded.shape) == len(found.shape)
+        and all(-1 in sizes or sizes[0] == sizes[1] for sizes in zip(recorded.shape, found.shape, strict=True))
+    )
 
 
 def _milliseconds(start: float, end: float) -> float:

@@ -14,7 +14,7 @@ from modelyard.core.logs import get_logger
 from modelyard.core.retries import Backoff
 
 from .desired import WantedModel, WantedVersion
-from .loading import Loader, reason_of
+from .loading import Loader, is_expected, reason_of
 from .table import RETRY_LOADING_S, Failure, ModelEntry, ServingTable
 from .versions import LoadedVersion
 
@@ -175,7 +175,7 @@ class Reconciler:
         asyncio.get_running_loop().call_later(wait, self._try_again, failure)
         log.error(
             "version cannot be loaded", version=str(wanted), digest=wanted.digest, reason=failure.reason,
-            tries=failure.tries, retry_s=round(wait, 1), exc_info=error,
+            tries=failure.tries, retry_s=round(wait, 1), exc_info=None if is_expected(error) else error,
         )  # fmt: skip
 
     def _try_again(self, failure: Failure) -> None:

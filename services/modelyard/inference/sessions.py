@@ -91,6 +91,7 @@ class GraphSession:
             [_tensor_info(argument) for argument in self._session.get_inputs()],
             [_tensor_info(argument) for argument in self._session.get_outputs()],
         )
+        """As the runtime sees it. Who knows better what the file declares may replace it by that."""
         self.all_outputs = [tensor.name for tensor in self.signature.outputs]
         self._has_bfloat16 = any(
             tensor.datatype.name == "BF16" for tensor in (*self.signature.inputs, *self.signature.outputs)
