@@ -1,26 +1,22 @@
-"""Becomes another program, after arranging how it is to live and die. Standard library only: it starts in ~15 ms.
+"""Becomes another program, after arranging how it is to be treated. Standard library only: it starts in ~15 ms.
 
-    python -I -S launcher.py PARENT_PID PROGRAM [ARGUMENT …]
+    python -I -S launcher.py PROGRAM [ARGUMENT …]
 
 The worker cannot do this between fork and exec itself: it has threads by then (gRPC's), and running Python in the
 forked copy of a threaded process may deadlock.
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
 _NOT_FOUND = 127
 
 
-def main(arguments: list[str]) -> None:
+def main(command: list[str]) -> None:
     """Does not return: the process becomes the program, or ends."""
-    parent, command = int(arguments[0]), arguments[1:]
-    _die_with(parent)
     _go_first_when_memory_runs_out()
     _default_signals()
     try:
@@ -28,14 +24,6 @@ def main(arguments: list[str]) -> None:
     except OSError as error:
         sys.stderr.write(f"cannot start the trainer {command[0]!r}: {error}\n")
         sys.exit(_NOT_FOUND)
-
-
-def _die_with(parent: int) -> None:
-    # Survives exec. The kernel sends it when the *thread* that started us ends: the worker starts trainers from the
-    # main thread of a pool process.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit("the worker is gone already")
 
 
 def _go_first_when_memory_runs_out() -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from modelyard.core.leash import leashed
+
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ, on Linux since 2.6.35; Python names it on some builds only
 _PIPE_BYTES = 1024 * 1024
@@ -42,17 +44,15 @@ class TrainerProcess:
     def start(cls, command: Sequence[str], workdir: Path) -> Self:
         """Starts `command --workdir … --events-fd …` in `workdir`; raises OSError if there is no process to be had.
 
-        Call it from the main thread (see `launcher`). A command that cannot be executed ends with the exit code 127.
+        Call it from the main thread (see `modelyard.core.leash`). A command that cannot be executed ends with code 127.
         """
         reading, writing = os.pipe()
         try:
             for end in (reading, writing):
                 _enlarge(end)
+            launched = [sys.executable, "-I", "-S", str(_LAUNCHER), *command]
             process = subprocess.Popen(  # noqa: S603 - the command comes from the worker's settings, and no shell is used
-                [
-                    sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()),
-                    *command, "--workdir", str(workdir), "--events-fd", str(writing),
-                ],
+                [*leashed(launched), "--workdir", str(workdir), "--events-fd", str(writing)],
                 cwd=workdir, env=trainer_environment(os.environ, workdir), pass_fds=(writing,), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
             )  # fmt: skip
