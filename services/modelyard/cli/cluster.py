@@ -55,7 +55,7 @@ def up(
 async def _up(options: ClusterOptions) -> None:
     """Runs the cluster until a signal; one that comes while it starts ends the start."""
     loop, running = asyncio.get_running_loop(), asyncio.create_task(_run(options))
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
         loop.add_signal_handler(number, running.cancel)
     try:
         await running

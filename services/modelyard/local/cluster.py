@@ -21,6 +21,9 @@ from .redis_program import RedisMissing
 from .state import LocalClusterState
 from .supervision import ProgramEvent, StartFailed, Supervisor
 
+_LONGEST_PARENT_BYTES = 60
+"""Leaves room for `/modelyard-XXXXXXXX/NAME.sock` within the 107 bytes of a socket's path (unix(7))."""
+
 
 class ClusterBusy(Exception):
     """A cluster runs on this data directory already, or the port is taken."""
@@ -55,13 +58,16 @@ async def local_cluster(
         made = programs(layout) if programs else local_programs(layout, open_predict=options.open_predict)
         logs = layout.folder("logs")
         supervisors = [Supervisor(program, logs / f"{program.name}.log", on_event) for program in made]
-        try:
-            await _start(supervisors)
-            with _written_down(layout) as written:
-                yield written
-        finally:
-            for supervisor in reversed(supervisors):
-                await supervisor.stop()
+        # In its own folder from the first moment, so that `down`, a second `up` and the next one know of it; where
+        # clients look, only while it can be called.
+        with _written_down(layout, data_dir):
+            try:
+                await _start(supervisors)
+                with _written_down(layout, state.pointer_folder()) as written:
+                    yield written
+            finally:
+                for supervisor in reversed(supervisors):
+                    await supervisor.stop()
 
 
 async def _start(supervisors: list[Supervisor]) -> None:
@@ -96,11 +102,18 @@ def _who_runs(data_dir: Path) -> str:
 
 @contextmanager
 def _run_dir() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="modelyard-"))
+    """A private folder for sockets. Not in XDG_RUNTIME_DIR, which goes at logout, while the cluster may stay."""
+    path = Path(tempfile.mkdtemp(prefix="modelyard-", dir=_folder_for_sockets()))
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _folder_for_sockets() -> str:
+    """The temporary folder, unless its path is too long for the sockets in it."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= _LONGEST_PARENT_BYTES else "/tmp"  # noqa: S108 - mkdtemp makes it private
 
 
 def _clean_up_after(gone: LocalClusterState | None) -> None:
@@ -123,8 +136,8 @@ def _port(wanted: int) -> int:
 
 
 @contextmanager
-def _written_down(layout: Layout) -> Iterator[LocalClusterState]:
-    """Lets others find the cluster while it runs."""
+def _written_down(layout: Layout, folder: Path) -> Iterator[LocalClusterState]:
+    """Lets others find the cluster by a folder, for the length of the `with`."""
     written = LocalClusterState(
         pid=os.getpid(),
         birth=state.birth_of(os.getpid()) or 0,
@@ -133,14 +146,11 @@ def _written_down(layout: Layout) -> Iterator[LocalClusterState]:
         run_dir=str(layout.run_dir),
         token_file=str(layout.identity.token_file("admin")),
     )
-    folders = (layout.data_dir, state.pointer_folder())
-    for folder in folders:
-        state.write(written, folder)
+    state.write(written, folder)
     try:
         yield written
     finally:
-        for folder in folders:
-            state.remove(written, folder)
+        state.remove(written, folder)
 
 
 __all__ = ["ClusterBusy", "ClusterOptions", "RedisMissing", "StartFailed", "local_cluster"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -110,7 +111,16 @@ def _worker(layout: Layout) -> Program:
         "MODELYARD_WORKER_READY_FILE": str(ready_file),
     }
     command = [sys.executable, "-m", "modelyard_workers"]
-    return Program("worker", command, lambda: "" if ready_file.exists() else "it is not ready yet", environment)
+    return Program("worker", command, lambda: _probe_ready_file(ready_file), environment)
+
+
+def _probe_ready_file(path: Path) -> str:
+    """Why the worker is not well; empty if it is. The file names the process that wrote it: a killed one leaves it."""
+    try:
+        os.kill(int(path.read_text()), 0)
+    except (OSError, ValueError):
+        return "it does not hear doorbells yet"
+    return ""
 
 
 def _door(layout: Layout) -> Program:
@@ -120,6 +130,9 @@ def _door(layout: Layout) -> Program:
         "MODELYARD_DOOR_REGISTRY_ADDRESSES": layout.address("registry"),
         "MODELYARD_DOOR_INFERENCE_ADDRESSES": layout.address("inference"),
         "MODELYARD_DOOR_ADMIN_SOCKET": str(layout.socket("door-admin")),
+        "MODELYARD_DOOR_CONFIG_FILE": str(layout.run_dir / "envoy.json"),
+        # Somebody who watches a job must not hold up Ctrl-C for long.
+        "MODELYARD_DOOR_DRAIN_S": "3",
     }
     command = [sys.executable, "-m", "modelyard.door"]
     # Through the door, so that it is well only when the gateway behind it is.

@@ -20,7 +20,7 @@ from .programs import Program
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.5, 10.0
 _STEADY_S = 30.0
-"""A program that ran for so long is started again without a pause."""
+"""After a program ran for so long, its next end is taken for its first."""
 _POLL_S = 0.05
 _START_LIMIT_S = 60.0
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
@@ -121,10 +121,13 @@ class Supervisor:
             code = await self._process.wait()
             ran = time.monotonic() - self._started
             self._tell(Happening.ENDED, self._process.pid, ran, f"exit code {code}")
-            pause = _FIRST_PAUSE_S if ran > _STEADY_S else min(pause * 2, _LAST_PAUSE_S)
+            pause = _FIRST_PAUSE_S if ran > _STEADY_S else pause
             await asyncio.sleep(pause)
-            await self._spawn()
-            with suppress(StartFailed):  # it will end, or become well later; both are seen in the next round
+            pause = min(pause * 2, _LAST_PAUSE_S)
+            # A program that does not become well ends or becomes well later, and the next round sees its end. One that
+            # cannot even be started (no memory, no room for the log) is tried again; the old process ends that round.
+            with suppress(StartFailed, OSError):
+                await self._spawn()
                 await self._until_well(_START_LIMIT_S)
 
     def _tell(self, happening: Happening, pid: int, seconds: float, detail: str = "") -> None:
