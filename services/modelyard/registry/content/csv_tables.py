@@ -33,6 +33,7 @@ _NAN = pa.array(
 )
 _TRUE = pa.array(["True", "TRUE", "true"], pa.string())
 _FALSE = pa.array(["False", "FALSE", "false"], pa.string())
+_TRIED_FIRST = 100
 _NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:inf|infinity|nan))$"
 
 
@@ -40,9 +41,7 @@ def read_csv(path: Path, limits: TableLimits) -> TableFacts:
     """Reads the file through; raises MalformedContent with the place of what is wrong."""
     if path.stat().st_size == 0:
         raise MalformedContent("the CSV file is empty")
-    with path.open("rb") as file:
-        if file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
-            raise MalformedContent("the file is in UTF-16; expected UTF-8")
+    _check_encoding(path)
     return _Reader(path, limits).read()
 
 
@@ -57,8 +56,6 @@ class _Reader:
     def read(self) -> TableFacts:
         try:
             return self._read()
-        except UnicodeDecodeError as error:
-            raise self._explain(error) from error
         except pa.ArrowInvalid as error:
             raise self._explain(error) from error
 
@@ -96,7 +93,7 @@ class _Reader:
         self._ragged = self._ragged or row
         return "error"
 
-    def _explain(self, error: Exception) -> MalformedContent:
+    def _explain(self, error: pa.ArrowInvalid) -> MalformedContent:
         """What a caller is told of PyArrow's error."""
         if self._ragged is not None:
             row = self._ragged
@@ -104,9 +101,6 @@ class _Reader:
                 f"row {row.number - 1} has {row.actual_columns} columns, the header has {row.expected_columns}: "
                 f"{shorten(row.text)!r}"
             )
-        encoding = _encoding_error(self._path)
-        if encoding is not None:
-            return MalformedContent(encoding)
         if "straddl" in str(error):
             megabytes = self._limits.max_row_bytes // MEBIBYTE
             return MalformedContent(f"a row is longer than {megabytes} MiB, or a quotation mark is not closed")
@@ -138,10 +132,11 @@ class _CsvColumn:
         self.null_count += pc.sum(missing).as_py() or 0
         text = pc.if_else(missing, pa.scalar(None, pa.string()), text)
         text = pc.if_else(pc.is_in(text, _NAN), "nan", text)
-        try:
-            self._add_numbers(text, text.cast(pa.float64()))
-        except pa.ArrowInvalid:
+        numbers = _cast(text, pa.float64())
+        if numbers is None:
             self._add_mixed(text, first_row)
+        else:
+            self._add_numbers(text, numbers)
 
     def _add_mixed(self, text: pa.StringArray, first_row: int) -> None:
         """For values of which some are no numbers."""
@@ -162,11 +157,7 @@ class _CsvColumn:
         """Takes in the same values as text and as numbers; null where there is none."""
         self.number_count += len(numbers) - numbers.null_count
         self.numbers.add(numbers.drop_null().to_numpy(zero_copy_only=False))
-        if self.integers_only:
-            try:
-                text.cast(pa.int64())
-            except pa.ArrowInvalid:
-                self.integers_only = False
+        self.integers_only = self.integers_only and _cast(text, pa.int64()) is not None
 
     def facts(self) -> ColumnFacts:
         """The type that fits every value, and what was counted."""
@@ -188,11 +179,23 @@ class _CsvColumn:
         )  # fmt: skip
 
 
-def _encoding_error(path: Path) -> str | None:
-    """Where the file stops being UTF-8, in words; None if it is UTF-8 throughout."""
+def _cast(text: pa.StringArray, wanted: pa.DataType) -> pa.Array | None:
+    """The values as numbers; None if one of them is none. A few are tried first: Arrow is slow where many fail."""
+    try:
+        text.slice(0, _TRIED_FIRST).cast(wanted)
+        return text.cast(wanted)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _check_encoding(path: Path) -> None:
+    """Raises MalformedContent with the place where the file stops being UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, done = 1, 0
     with path.open("rb") as file:
+        if file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+            raise MalformedContent("the file is in UTF-16; expected UTF-8")
+        file.seek(0)
         while True:
             chunk = file.read(MEBIBYTE)
             pending = len(decoder.getstate()[0])
@@ -200,8 +203,9 @@ def _encoding_error(path: Path) -> str | None:
                 decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 line += error.object[: error.start].count(b"\n")
-                return f"line {line}, byte {done - pending + error.start + 1} of the file is not UTF-8"
+                place = f"line {line}, byte {done - pending + error.start + 1} of the file"
+                raise MalformedContent(f"{place} is not UTF-8") from error
             if not chunk:
-                return None
+                return
             line += chunk.count(b"\n")
             done += len(chunk)

@@ -18,7 +18,7 @@ class TableLimits:
     max_columns: int = 10_000
     max_expanded_bytes: int = 64 * GIBIBYTE
     """What a compressed file may unpack to."""
-    max_row_bytes: int = 8 * MEBIBYTE
+    max_row_bytes: int = MEBIBYTE
     """The longest CSV row; also what is parsed at a time."""
 
 

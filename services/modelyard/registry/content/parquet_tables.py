@@ -34,7 +34,7 @@ def read_parquet(path: Path, limits: TableLimits) -> TableFacts:
             return _survey(file, limits)
     except MemoryError:  # PyArrow's is an ArrowException too
         raise
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise MalformedContent(f"not a whole Parquet file: {shorten(str(error), 300)}") from error
 
 
