@@ -133,6 +133,8 @@ def _door(layout: Layout) -> Program:
         "MODELYARD_DOOR_CONFIG_FILE": str(layout.run_dir / "envoy.json"),
         # Somebody who watches a job must not hold up Ctrl-C for long.
         "MODELYARD_DOOR_DRAIN_S": "3",
+        # A service that died is started again here, but on a busy laptop its imports alone may take ten seconds.
+        "MODELYARD_DOOR_PATIENCE_S": "20",
     }
     command = [sys.executable, "-m", "modelyard.door"]
     # Through the door, so that it is well only when the gateway behind it is.
