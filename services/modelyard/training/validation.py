@@ -45,6 +45,13 @@ class CheckedSpec:
     """Shape of one row's target: empty for a scalar, `(k,)` for several."""
 
     @property
+    def plan(self) -> NetworkPlan:
+        """`network` of a spec that was checked with its dataset; ValueError if there was none."""
+        if self.network is None:
+            raise ValueError("the shape of the network's input is unknown")
+        return self.network
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical spec, hexadecimal."""
         return spec_digest(self.spec)

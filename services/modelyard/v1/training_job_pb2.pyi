@@ -439,13 +439,13 @@ class ParityReport(_message.Message):
     rows: _builtins.int
     """Rows compared at every batch size."""
     max_relative_error: _builtins.float
-    """Greatest difference relative to the PyTorch value, over elements whose size is above the absolute tolerance."""
+    """Greatest difference relative to the PyTorch value, over elements so large that the relative tolerance is the wider."""
     max_absolute_error: _builtins.float
     """Greatest absolute difference."""
     relative_tolerance: _builtins.float
     """Relative tolerance that had to be met."""
     absolute_tolerance: _builtins.float
-    """Absolute tolerance that was allowed beside it."""
+    """Absolute tolerance that was allowed beside it, for elements near zero."""
     @_builtins.property
     def batch_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Batch sizes that were run."""

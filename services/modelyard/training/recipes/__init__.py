@@ -10,30 +10,40 @@ forms (see the recipes beside this file):
 """
 
 from importlib.resources import files
+from pathlib import Path
 
+from modelyard.core.errors import InvalidFields
+from modelyard.core.names import shorten
 from modelyard.v1.training_spec_pb2 import TrainingSpec
 
-from .reading import load_recipe
+from .reading import ROOT, load_recipe
 
-__all__ = ["builtin_recipe", "builtin_recipe_names", "load_recipe", "recipe_text"]
+__all__ = ["builtin_text", "load_builtin", "load_file", "load_recipe", "names"]
 
 _SUFFIX = ".yaml"
 
 
-def builtin_recipe_names() -> list[str]:
+def names() -> list[str]:
     """The recipes that come with the package, sorted."""
-    return sorted(
-        entry.name.removesuffix(_SUFFIX) for entry in files(__name__).iterdir() if entry.name.endswith(_SUFFIX)
-    )
+    entries = (entry.name for entry in files(__name__).iterdir())
+    return sorted(name.removesuffix(_SUFFIX) for name in entries if name.endswith(_SUFFIX))
 
 
-def recipe_text(name: str) -> str:
-    """The YAML of a built-in recipe; KeyError if there is none of that name."""
-    if name not in builtin_recipe_names():
-        raise KeyError(name)
+def builtin_text(name: str) -> str:
+    """The YAML of a built-in recipe; raises InvalidFields if there is none of that name."""
+    if name not in names():
+        raise InvalidFields.one(ROOT, f"expected one of {', '.join(names())}, got {shorten(name)!r}")
     return files(__name__).joinpath(name + _SUFFIX).read_text(encoding="utf-8")
 
 
-def builtin_recipe(name: str) -> TrainingSpec:
-    """The spec of a built-in recipe; KeyError if there is none of that name."""
-    return load_recipe(recipe_text(name))
+def load_builtin(name: str) -> TrainingSpec:
+    """The spec of a built-in recipe; raises InvalidFields if there is none of that name."""
+    return load_recipe(builtin_text(name))
+
+
+def load_file(path: Path) -> TrainingSpec:
+    """The spec in a YAML or JSON file; raises InvalidFields as `load_recipe` does, and OSError if it cannot be read."""
+    try:
+        return load_recipe(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InvalidFields.one(ROOT, f"expected text in UTF-8; byte {error.start:,} is not") from error
