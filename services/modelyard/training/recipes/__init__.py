@@ -10,7 +10,6 @@ forms (see the recipes beside this file):
 """
 
 from importlib.resources import files
-from pathlib import Path
 
 from modelyard.core.errors import InvalidFields
 from modelyard.core.names import shorten
@@ -18,32 +17,24 @@ from modelyard.v1.training_spec_pb2 import TrainingSpec
 
 from .reading import ROOT, load_recipe
 
-__all__ = ["builtin_text", "load_builtin", "load_file", "load_recipe", "names"]
+__all__ = ["recipe_text", "builtin_recipe", "load_file", "load_recipe", "recipe_text"]
 
 _SUFFIX = ".yaml"
 
 
-def names() -> list[str]:
+def builtin_recipe_names() -> list[str]:
     """The recipes that come with the package, sorted."""
     entries = (entry.name for entry in files(__name__).iterdir())
     return sorted(name.removesuffix(_SUFFIX) for name in entries if name.endswith(_SUFFIX))
 
 
-def builtin_text(name: str) -> str:
+def recipe_text(name: str) -> str:
     """The YAML of a built-in recipe; raises InvalidFields if there is none of that name."""
-    if name not in names():
-        raise InvalidFields.one(ROOT, f"expected one of {', '.join(names())}, got {shorten(name)!r}")
+    if name not in builtin_recipe_names():
+        raise InvalidFields.one(ROOT, f"expected one of {', '.join(builtin_recipe_names())}, got {shorten(name)!r}")
     return files(__name__).joinpath(name + _SUFFIX).read_text(encoding="utf-8")
 
 
-def load_builtin(name: str) -> TrainingSpec:
+def builtin_recipe(name: str) -> TrainingSpec:
     """The spec of a built-in recipe; raises InvalidFields if there is none of that name."""
-    return load_recipe(builtin_text(name))
-
-
-def load_file(path: Path) -> TrainingSpec:
-    """The spec in a YAML or JSON file; raises InvalidFields as `load_recipe` does, and OSError if it cannot be read."""
-    try:
-        return load_recipe(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InvalidFields.one(ROOT, f"expected text in UTF-8; byte {error.start:,} is not") from error
+    return load_recipe(recipe_text(name))
