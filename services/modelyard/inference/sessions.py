@@ -71,7 +71,7 @@ class RuntimeOptions:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors: what a graph's author is warned of is no matter of the pod's log
+        options.log_severity_level = 4  # fatal only: errors are raised too, and logged by us, one line each
         return options
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -59,7 +59,7 @@ class InferenceSettings(ServiceSettings):
     max_batch_size: int = Field(default=1024, ge=1)
     """The most rows of one request, for models with a batch dimension."""
 
-    warm_up_batch_sizes: tuple[int, ...] = (1, 2, 64)
+    warm_up_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 64)
     """A new version computes these batches before it is served; one that cannot is refused."""
 
     parallel_loads: int = Field(default=2, ge=1)

@@ -217,7 +217,7 @@ async def test_an_unknown_model_or_version_is_not_found_by_name(
         (pair_pod.stub.ModelConfig, pb.ModelConfigRequest(name=model, version=version)),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await call(body)  # type: ignore[operator]  # a stub of either kind
+            await call(body)
         assert raised.value.code() is Code.NOT_FOUND
 
 
