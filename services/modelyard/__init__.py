@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +26,5 @@ __all__ = ["Client", "Prediction", "RemoteError"]
 def __getattr__(name: str) -> Any:
     # The services import this package too; they must not pay for the client.
     if name in __all__:
-        from modelyard import client  # noqa: PLC0415 - see above
-
-        return getattr(client, name)
+        return getattr(importlib.import_module("modelyard.client"), name)
     raise AttributeError(f"module 'modelyard' has no attribute {name!r}")

@@ -90,7 +90,7 @@ class TrainingClient:
                 error = RemoteError.from_rpc(failure)
                 broken_since = broken_since or time.monotonic()
                 hopeless = time.monotonic() - broken_since > _RECONNECT_FOR_S
-                if error.code is not grpc.StatusCode.UNAVAILABLE or hopeless:
+                if hopeless or not _is_break(error):
                     raise error from failure
                 time.sleep(_RECONNECT_PAUSE_S)
 
@@ -99,3 +99,9 @@ class TrainingClient:
         for _event in self.watch(name):
             pass
         return self.get(name)
+
+
+def _is_break(error: RemoteError) -> bool:
+    """Whether the connection broke, rather than a service having answered: an INTERNAL without a reason is a reset."""
+    reset = error.code is grpc.StatusCode.INTERNAL and not error.reason
+    return reset or error.code is grpc.StatusCode.UNAVAILABLE
