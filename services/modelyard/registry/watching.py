@@ -41,6 +41,7 @@ class Watch:
         self._poked = asyncio.Event()
         self._changed = asyncio.Event()
         self._served = Served(0)
+        self._failing = False
 
     async def load(self) -> None:
         """Reads the state for the first time."""
@@ -51,10 +52,7 @@ class Watch:
         stopping = asyncio.create_task(self._wake_when_stopping())
         try:
             while True:
-                try:
-                    await self._refresh()
-                except Exception:
-                    log.exception("reading what should be served failed")
+                await self._try_to_refresh()
                 await self._rest()
         finally:
             stopping.cancel()
@@ -87,6 +85,18 @@ class Watch:
             pass
         if self._stopping.is_set():
             raise Unavailable("the registry is stopping; watch again from the last revision", retry_after=0.1)
+
+    async def _try_to_refresh(self) -> None:
+        try:
+            await self._refresh()
+        except Exception:
+            if not self._failing:  # once, not at every poll until the database is back
+                log.exception("reading what should be served fails")
+            self._failing = True
+        else:
+            if self._failing:
+                log.info("reading what should be served succeeds again")
+            self._failing = False
 
     async def _refresh(self) -> None:
         self._poked.clear()
