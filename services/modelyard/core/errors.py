@@ -19,6 +19,9 @@ from modelyard.v1 import errors_pb2
 
 DOMAIN = "modelyard"
 DETAILS_TRAILER = "grpc-status-details-bin"
+_MESSAGE_LENGTH = 1_000
+_VIOLATION_BYTES = 4_096
+"""An error travels in HTTP/2 headers, of which gRPC takes 8 KiB by default and refuses the whole answer above."""
 INTERNAL_TEXT = "internal error; the request id leads to the service's log"
 
 
@@ -52,7 +55,8 @@ class InvalidFields(ModelyardError):
         if not violations:
             raise ValueError("InvalidFields needs at least one violation")
         self.violations = tuple(violations)
-        super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations[:5]))
+        text = "; ".join(f"{violation.field}: {violation.description}" for violation in violations[:5])
+        super().__init__(text if len(text) <= _MESSAGE_LENGTH else text[:_MESSAGE_LENGTH] + "…")
 
     @classmethod
     def one(cls, path: str, description: str) -> InvalidFields:
@@ -226,7 +230,13 @@ def _with_request_id(info: error_details_pb2.ErrorInfo, request_id: str) -> erro
 
 def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
     request = error_details_pb2.BadRequest()
-    for violation in violations:
+    room = _VIOLATION_BYTES
+    for index, violation in enumerate(violations):
+        room -= len(violation.field.encode()) + len(violation.description.encode())
+        if index and room < 0:
+            description = f"this and {len(violations) - index - 1} more are wrong; there is no room to say how"
+            request.field_violations.add(field=violation.field, description=description)
+            break
         request.field_violations.add(field=violation.field, description=violation.description)
     return request
 

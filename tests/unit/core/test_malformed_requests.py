@@ -65,3 +65,26 @@ async def test_without_a_right_not_even_the_message_is_read(identity: Identity) 
     async with serve(service(), identity) as address, channels.aio_channel(address) as channel:
         error = await send(channel, "GetBlob", ())
     assert error.reason == "TOKEN_MISSING"
+
+
+class Picky(Artifacts):
+    """Finds a thousand mistakes."""
+
+    async def GetBlob(self, request: pb.GetBlobRequest, context: Any) -> pb.Blob:
+        raise errors.InvalidFields([errors.FieldViolation(f"field[{i}]", "é" * 200) for i in range(1_000)])
+
+
+async def test_a_thousand_mistakes_still_fit_into_the_answer(identity: Identity) -> None:
+    def register(server: grpc.aio.Server) -> None:
+        artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(Picky(), server)
+
+    picky = Service(register, ["modelyard.v1.ArtifactService"])
+    async with serve(picky, identity) as address, channels.aio_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            stub = artifact_service_pb2_grpc.ArtifactServiceStub(channel)
+            await stub.GetBlob(pb.GetBlobRequest(), metadata=identity.metadata())
+    error = errors.RemoteError.from_rpc(raised.value)
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert error.violations[0].description == "é" * 200
+    last = len(error.violations) - 1
+    assert error.violations[last].description == f"this and {999 - last} more are wrong; there is no room to say how"
