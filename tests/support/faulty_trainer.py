@@ -32,6 +32,7 @@ class Trainer:
 
     def succeed(self) -> None:
         """A short training that goes well."""
+        self.send({"state": "STATE_PREPARING"})
         self.send({"state": "STATE_RUNNING"})
         for step in range(1, 4):
             self.send({"progress": {"epoch": step, "step": str(step), "trainingLoss": 1 / step}})

@@ -21,11 +21,10 @@ _TAIL_BYTES = 2_048
 _BYTES_PER_CHARACTER = 4  # of UTF-8, at most
 
 _ORDER = {
-    TrainingJob.STATE_LEASED: 0,
-    TrainingJob.STATE_PREPARING: 1,
-    TrainingJob.STATE_RUNNING: 2,
-    TrainingJob.STATE_EVALUATING: 3,
-    TrainingJob.STATE_EXPORTING: 4,
+    TrainingJob.STATE_PREPARING: 0,  # the worker has said so itself, before it fetched the data
+    TrainingJob.STATE_RUNNING: 1,
+    TrainingJob.STATE_EVALUATING: 2,
+    TrainingJob.STATE_EXPORTING: 3,
 }
 
 
@@ -35,7 +34,7 @@ class EventStream:
     def __init__(self, deliver: Deliver) -> None:
         self._deliver = deliver
         self._splitter = LineSplitter(_EVENT_BYTES)
-        self._state: TrainingJob.State.ValueType = TrainingJob.STATE_LEASED
+        self._state: TrainingJob.State.ValueType = TrainingJob.STATE_PREPARING
         self._evaluations_left = _EVALUATIONS
         self.malformed = 0
         """How many lines were no event."""
