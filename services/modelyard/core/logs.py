@@ -11,9 +11,12 @@ import sys
 from typing import cast
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 _SECRET_KEYS = re.compile(r"authorization|secret|password|^token$|private_key|api_key", re.IGNORECASE)
+# structlog's own setting writes out local variables: tokens, keys and callers' data.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 _URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]*)@")
 
 
@@ -23,7 +26,7 @@ def configure(log_format: str = "json", level: str = "INFO", *, service: str = "
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.dict_tracebacks if log_format == "json" else structlog.processors.format_exc_info,
+        _TRACEBACKS if log_format == "json" else structlog.processors.format_exc_info,
         redact,
     ]
     renderer: Processor = (

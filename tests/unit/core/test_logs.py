@@ -41,3 +41,17 @@ def test_secrets_are_replaced_by_key_and_inside_urls(lines: io.StringIO) -> None
 def test_other_libraries_warnings_are_json_too(lines: io.StringIO) -> None:
     logging.getLogger("library").warning("something")
     assert json.loads(lines.getvalue())["event"] == "something"
+
+
+def test_a_traceback_names_the_lines_and_not_what_their_variables_held(lines: io.StringIO) -> None:
+    def connect(address: str) -> None:
+        raise OSError("no answer")
+
+    try:
+        connect("swordfish")
+    except OSError:
+        structlog.get_logger().exception("failed")
+    entry = json.loads(lines.getvalue())
+    assert entry["exception"][0]["exc_value"] == "no answer"
+    assert entry["exception"][0]["frames"][-1]["name"] == "connect"
+    assert "swordfish" not in lines.getvalue()
