@@ -19,9 +19,10 @@ from modelyard.v1 import errors_pb2
 
 DOMAIN = "modelyard"
 DETAILS_TRAILER = "grpc-status-details-bin"
-_MESSAGE_LENGTH = 1_000
-_VIOLATION_BYTES = 4_096
-"""An error travels in HTTP/2 headers, of which gRPC takes 8 KiB by default and refuses the whole answer above."""
+_MESSAGE_BYTES = 600
+_VIOLATION_BYTES = 2_048
+"""An error travels in HTTP/2 headers: the message twice (once with every byte above 127 as three), the details in
+base64. Above 8 KiB in all, gRPC begins to refuse the whole answer."""
 INTERNAL_TEXT = "internal error; the request id leads to the service's log"
 
 
@@ -36,6 +37,12 @@ class ModelyardError(Exception):
         self.retry_after = retry_after
         """Seconds after which trying again may help; None if it will not."""
         self.metadata = dict(metadata or {})
+
+
+def _cut(text: str) -> str:
+    """`text`, or as much of it as an error's message may hold."""
+    encoded = text.encode()
+    return text if len(encoded) <= _MESSAGE_BYTES else encoded[:_MESSAGE_BYTES].decode(errors="ignore") + "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class InvalidFields(ModelyardError):
             raise ValueError("InvalidFields needs at least one violation")
         self.violations = tuple(violations)
         text = "; ".join(f"{violation.field}: {violation.description}" for violation in violations[:5])
-        super().__init__(text if len(text) <= _MESSAGE_LENGTH else text[:_MESSAGE_LENGTH] + "…")
+        super().__init__(_cut(text))
 
     @classmethod
     def one(cls, path: str, description: str) -> InvalidFields:
