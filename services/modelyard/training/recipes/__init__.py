@@ -17,7 +17,7 @@ from modelyard.v1.training_spec_pb2 import TrainingSpec
 
 from .reading import ROOT, load_recipe
 
-__all__ = ["recipe_text", "builtin_recipe", "load_file", "load_recipe", "recipe_text"]
+__all__ = ["builtin_recipe", "builtin_recipe_names", "load_recipe", "recipe_text"]
 
 _SUFFIX = ".yaml"
 
