@@ -56,11 +56,9 @@ class Attempt:
         self._job = claim.training_job
         self._interruptions = interruptions
         self._lease = Lease(gateway, claim, interruptions, settings.out_of_contact_limit_s)
-        self._work = WorkFolder(settings.work_dir)
 
     def run(self) -> None:
         """Returns when the gateway has been told, or need not be. Call it from the main thread: it starts a process."""
-        self._work.sweep()
         with self._lease:
             outcome = self._outcome()
             if outcome is None:
@@ -71,7 +69,10 @@ class Attempt:
     def _outcome(self) -> Outcome | None:
         try:
             folder = f"{self._job.name.rpartition('/')[2]}-{self._job.attempt}"
-            with self._work.attempt(folder) as workdir:
+            work = WorkFolder(self._settings.work_dir)
+            work.sweep()
+            with work.attempt(folder) as workdir:
+                self._prepare(workdir, work.datasets)
                 return self._train_and_publish(workdir)
         except Interrupted as interrupted:
             return self._outcome_of(interrupted.reason)
@@ -87,7 +88,6 @@ class Attempt:
             return outcomes.internal_failure(f"the worker failed: {type(error).__name__}")
 
     def _train_and_publish(self, workdir: Path) -> Outcome:
-        self._prepare(workdir)
         result = self._train(workdir)
         if result.WhichOneof("outcome") != "succeeded":
             return result
@@ -97,9 +97,9 @@ class Attempt:
         )
         return Outcome(succeeded=artifact)
 
-    def _prepare(self, workdir: Path) -> None:
+    def _prepare(self, workdir: Path, datasets: Path) -> None:
         self._enter(TrainingJob.STATE_PREPARING)
-        cache = DatasetCache(self._work.datasets, self._settings.dataset_cache_bytes)
+        cache = DatasetCache(datasets, self._settings.dataset_cache_bytes)
         cache.fetch(
             self._store, self._claim.dataset.digest, workdir / "dataset", self._on_progress,
             patience_s=self._settings.out_of_contact_limit_s,
@@ -140,7 +140,7 @@ class Attempt:
     def _finish(self, outcome: Outcome) -> None:
         """Delivers what is left, then the outcome, however long the gateway is away (within the limit)."""
         while not self._lease.flush(1.0):
-            if self._interruptions.hopeless():
+            if self._interruptions.hopeless() or not self._lease.delivers:
                 log.warning("the gateway does not have all updates")
                 break
         outcome.name, outcome.attempt = self._job.name, self._job.attempt

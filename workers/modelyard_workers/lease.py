@@ -84,13 +84,18 @@ class Lease:
         with self._changed:
             self._flushing = True
             self._changed.notify_all()
-            while not self._buffer.empty() and self._thread.is_alive():
+            while not self._buffer.empty() and self.delivers:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._interruptions.current() is Interruption.STALE:
                     break
                 self._changed.wait(min(left, SHORTEST_INTERVAL_S))
             self._flushing = False
         return self._buffer.empty()
+
+    @property
+    def delivers(self) -> bool:
+        """Whether what was not delivered may still be; False after STALE, and if the thread has failed."""
+        return self._thread.is_alive()
 
     def _run(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import signal
 import threading
@@ -18,6 +19,7 @@ from modelyard.v1 import worker_service_pb2 as pb
 from modelyard.v1.training_job_pb2 import TrainingJob
 from modelyard_workers.bell import Bell
 from modelyard_workers.doorbell import answer_doorbell
+from modelyard_workers.gateway import Gateway
 from support.faulty_trainer import MODEL
 from support.processes import is_alive
 from support.waiting import eventually_sync
@@ -277,6 +279,45 @@ def test_shutdown_stops_the_trainer_gently_and_gives_the_job_back(surroundings: 
     assert "stopped by SIGTERM" in gateway.log_lines
     assert gateway.finished == {}
     assert attempt_folders(surroundings) == []
+
+
+@pytest.mark.parametrize("shutting_down", [True, False])
+def test_a_trainer_that_somebody_else_terminates_is_given_back_only_if_the_worker_is_stopped_too(
+    surroundings: Surroundings, bell: Bell, shutting_down: bool
+) -> None:
+    name = surroundings.submit()
+
+    def terminate() -> None:
+        os.kill(eventually_sync(lambda: surroundings.gateway.logged_number("waiting") or 0), signal.SIGTERM)
+        if shutting_down:
+            eventually_sync(lambda: "stopped by SIGTERM" in surroundings.gateway.log_lines)
+            bell.ring()
+
+    with meanwhile(terminate):
+        answer_doorbell(name, surroundings.settings("obey_sigterm", "wait"), bell)
+    if shutting_down:
+        assert surroundings.gateway.finished == {}
+    else:
+        assert "exit code 143" in failure_of(surroundings, name).message
+
+
+def test_a_worker_whose_lease_thread_dies_stops_the_trainer_and_says_so(
+    surroundings: Surroundings, bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Gateway, "report", broken)
+    name = surroundings.submit()
+    answer_doorbell(name, surroundings.settings("wait"), bell)
+    assert "lease thread failed: ValueError" in failure_of(surroundings, name).message
+
+
+def test_a_work_folder_that_cannot_be_used_fails_the_job_visibly(surroundings: Surroundings, bell: Bell) -> None:
+    name = surroundings.submit()
+    (surroundings.folder / "file").touch()
+    answer_doorbell(name, surroundings.settings("succeed", work_dir=surroundings.folder / "file" / "work"), bell)
+    assert "Not a directory" in failure_of(surroundings, name).message
 
 
 def test_a_corrupted_dataset_is_refused_before_the_trainer_sees_it(surroundings: Surroundings, bell: Bell) -> None:
