@@ -1,11 +1,205 @@
-"""ModelService over gRPC, on SQLite and PostgreSQL."""
+"""Models and versions over gRPC, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
-from support.registry import RegistryClient
+import asyncio
+import math
+from typing import Any
+
+import grpc
+import pytest
+
+from modelyard.registry.settings import RegistrySettings
+from modelyard.v1 import model_pb2, training_job_pb2
+from modelyard.v1 import model_service_pb2 as pb
+from support.identity import Identity
+from support.onnx_graphs import onnx_bytes
+from support.registry import RegistryClient, refusal, running_registry
+
+Code = grpc.StatusCode
 
 
-async def test_smoke(registry: RegistryClient) -> None:
-    version = await registry.create_version(alias="live")
-    assert version.name == "models/m/versions/1"
-    print(version)
+async def version_numbers(registry: RegistryClient, parent: str = "models/m") -> list[int]:
+    answer = await registry.models.ListModelVersions(pb.ListModelVersionsRequest(parent=parent))
+    return [version.version for version in answer.model_versions]
+
+
+async def create_model(registry: RegistryClient, model_id: str, request_id: str = "", **fields: Any) -> model_pb2.Model:
+    request = pb.CreateModelRequest(model_id=model_id, model=model_pb2.Model(**fields), request_id=request_id)
+    return await registry.models.CreateModel(request)
+
+
+async def test_a_model_is_created_once(registry: RegistryClient) -> None:
+    fields = {"display_name": "Prices", "description": "Of houses.\nIn euros.", "labels": {"team": "blue"}}
+    model = await create_model(registry, "prices", **fields)
+    assert (model.name, model.display_name, model.description) == ("models/prices", "Prices", "Of houses.\nIn euros.")
+    assert (dict(model.labels), model.tenant, model.latest_version) == ({"team": "blue"}, "default", 0)
+    assert model.HasField("create_time")
+    assert await create_model(registry, "prices", **fields) == model
+    error = await refusal(create_model(registry, "prices", display_name="Others"))
+    assert (error.code, error.reason) == (Code.ALREADY_EXISTS, "ALREADY_EXISTS")
+    assert error.metadata["resource"] == "models/prices"
+
+
+async def test_versions_count_up_from_one_and_change_the_models_etag(registry: RegistryClient) -> None:
+    first = await registry.create_version(weight=1)
+    before = await registry.models.GetModel(pb.GetModelRequest(name="models/m"))
+    second = await registry.create_version(weight=2)
+    after = await registry.models.GetModel(pb.GetModelRequest(name="models/m"))
+    assert (first.version, second.name) == (1, "models/m/versions/2")
+    assert (before.latest_version, after.latest_version) == (1, 2)
+    assert before.etag != after.etag
+
+
+async def test_the_signature_comes_from_the_graph_and_the_origin_from_the_caller(registry: RegistryClient) -> None:
+    origin = model_pb2.ModelVersion(
+        training_job="trainingJobs/abc1", dataset="datasets/d", dataset_digest="1" * 64, spec_digest="2" * 64,
+        evaluation=training_job_pb2.Evaluation(metrics={"r2": 0.5}, baseline_metrics={"log_loss": math.inf}),
+        parity=training_job_pb2.ParityReport(rows=256, batch_sizes=[1, 2, 7]),
+        library_versions={"torch": "2.13.0"}, labels={"stage": "test"},
+        version=77, name="models/x/versions/9", opset_version=3,
+    )  # fmt: skip
+    digest = await registry.upload(onnx_bytes())
+    origin.digest = digest
+    request = pb.CreateModelVersionRequest(parent="models/m", model_version=origin)
+    version = await registry.models.CreateModelVersion(request)
+    assert (version.name, version.version, version.digest) == ("models/m/versions/1", 1, digest)
+    assert [(tensor.name, list(tensor.shape)) for tensor in version.inputs] == [("x", [-1, 2])]
+    assert (version.opset_version, version.ir_version, version.size_bytes) == (20, 10, len(onnx_bytes()))
+    for field in ("training_job", "dataset", "dataset_digest", "spec_digest", "evaluation", "parity"):
+        assert getattr(version, field) == getattr(origin, field), field
+    assert dict(version.library_versions) == {"torch": "2.13.0"}
+    found = await registry.models.GetModelVersion(pb.GetModelVersionRequest(name="models/m/versions/1"))
+    assert found == version
+
+
+async def test_numbers_have_no_gap_and_no_twin_under_concurrency(
+    registry: RegistryClient, settings: RegistrySettings, identity: Identity
+) -> None:
+    digest = await registry.upload(onnx_bytes())
+    async with running_registry(settings, identity) as replica:
+        versions = await asyncio.gather(
+            *(one.create_version(digest=digest, alias="live") for one in (registry, replica) for _ in range(10))
+        )
+    assert sorted(version.version for version in versions) == list(range(1, 21))
+    model = await registry.models.GetModel(pb.GetModelRequest(name="models/m"))
+    assert (model.latest_version, dict(model.aliases)) == (20, {"live": 20})
+
+
+async def test_one_request_makes_one_version_however_often_it_comes(
+    registry: RegistryClient, settings: RegistrySettings, identity: Identity
+) -> None:
+    digest = await registry.upload(onnx_bytes())
+    async with running_registry(settings, identity) as replica:
+        versions = await asyncio.gather(
+            *(
+                one.create_version(digest=digest, alias="live", request_id="job1")
+                for one in (registry, replica)
+                for _ in range(5)
+            )
+        )
+    assert {version.name for version in versions} == {"models/m/versions/1"}
+    assert await version_numbers(registry) == [1]
+    error = await refusal(registry.create_version(weight=3, alias="live", request_id="job1"))
+    assert (error.code, error.reason) == (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    assert await version_numbers(registry) == [1]
+
+
+async def test_a_repeated_request_answers_after_the_blob_could_not_be_read_again(registry: RegistryClient) -> None:
+    version = await registry.create_version(request_id="job1")
+    again = await registry.create_version(digest=version.digest, request_id="job1")
+    assert again == version
+
+
+async def test_a_request_id_belongs_to_its_tenant(
+    registry: RegistryClient, settings: RegistrySettings, identity: Identity
+) -> None:
+    digest = await registry.upload(onnx_bytes())
+    await registry.create_version("models/a", digest=digest, request_id="r")
+    async with running_registry(settings, identity, "developer", tenant="blue") as blue:
+        version = await blue.create_version("models/b", digest=digest, request_id="r")
+    assert version.name == "models/b/versions/1"
+
+
+async def test_a_version_is_found_by_number_and_by_alias(registry: RegistryClient) -> None:
+    await registry.create_version(weight=1, alias="live")
+    await registry.create_version(weight=2)
+    for name, number in (("models/m/versions/live", 1), ("models/m/versions/2", 2)):
+        found = await registry.models.GetModelVersion(pb.GetModelVersionRequest(name=name))
+        assert found.version == number
+    for name in ("models/m/versions/3", "models/m/versions/canary", "models/n/versions/1"):
+        error = await refusal(registry.models.GetModelVersion(pb.GetModelVersionRequest(name=name)))
+        assert (error.code, error.metadata["resource"]) == (Code.NOT_FOUND, name)
+
+
+async def test_versions_and_models_are_listed_page_by_page(registry: RegistryClient) -> None:
+    digest = await registry.upload(onnx_bytes())
+    for _ in range(5):
+        await registry.create_version("models/b", digest=digest)
+    for model_id in ("a", "c"):
+        await create_model(registry, model_id)
+    pages, token = [], ""
+    while True:
+        request = pb.ListModelVersionsRequest(parent="models/b", page_size=2, page_token=token)
+        answer = await registry.models.ListModelVersions(request)
+        pages.append([version.version for version in answer.model_versions])
+        token = answer.next_page_token
+        if not token:
+            break
+    assert pages == [[5, 4], [3, 2], [1]]
+    first = await registry.models.ListModels(pb.ListModelsRequest(page_size=2))
+    second = await registry.models.ListModels(pb.ListModelsRequest(page_token=first.next_page_token))
+    assert [model.name for model in first.models] == ["models/a", "models/b"]
+    assert ([model.name for model in second.models], second.next_page_token) == (["models/c"], "")
+
+
+async def test_tenants_do_not_see_each_other(
+    registry: RegistryClient, settings: RegistrySettings, identity: Identity
+) -> None:
+    digest = await registry.upload(onnx_bytes())
+    async with running_registry(settings, identity, "developer", tenant="blue") as blue:
+        await blue.create_version("models/theirs", digest=digest, alias="live")
+        await registry.create_version("models/mine", digest=digest, alias="live")
+        listed = await blue.models.ListModels(pb.ListModelsRequest())
+        assert [model.name for model in listed.models] == ["models/theirs"]
+        for call in (
+            blue.models.GetModel(pb.GetModelRequest(name="models/mine")),
+            blue.models.GetModelVersion(pb.GetModelVersionRequest(name="models/mine/versions/1")),
+            blue.models.GetModelVersion(pb.GetModelVersionRequest(name="models/mine/versions/live")),
+            blue.models.ListModelVersions(pb.ListModelVersionsRequest(parent="models/mine")),
+            blue.models.GetModelAlias(pb.GetModelAliasRequest(name="models/mine/aliases/live")),
+            blue.models.ListModelAliasChanges(pb.ListModelAliasChangesRequest(parent="models/mine")),
+            blue.set_alias(1, name="models/mine/aliases/live"),
+            blue.roll_back("models/mine/aliases/live"),
+            blue.models.DeleteModelAlias(pb.DeleteModelAliasRequest(name="models/mine/aliases/live")),
+        ):
+            assert (await refusal(call)).code is Code.NOT_FOUND
+        for call in (create_model(blue, "mine"), blue.create_version("models/mine", digest=digest)):
+            assert (await refusal(call)).code is Code.ALREADY_EXISTS
+    everything = await registry.models.ListModels(pb.ListModelsRequest())
+    assert [model.tenant for model in everything.models] == ["default", "blue"]
+    assert await version_numbers(registry, "models/mine") == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (onnx_bytes()[:-10], "cannot be parsed"),
+        (b"not a graph at all", "ONNX"),
+        (onnx_bytes(opset=6), "loads 7 to 28"),
+    ],
+)
+async def test_a_broken_graph_leaves_no_version_and_no_model(
+    registry: RegistryClient, content: bytes, expected: str
+) -> None:
+    digest = await registry.upload(content)
+    error = await refusal(registry.create_version(digest=digest, alias="live"))
+    assert (error.code, error.reason) == (Code.INVALID_ARGUMENT, "MALFORMED_CONTENT")
+    assert expected in error.message
+    assert (await refusal(registry.models.GetModel(pb.GetModelRequest(name="models/m")))).code is Code.NOT_FOUND
+
+
+async def test_a_version_of_a_blob_that_is_not_there_is_refused(registry: RegistryClient) -> None:
+    error = await refusal(registry.create_version(digest="0" * 64))
+    assert (error.reason, error.violations[0].field) == ("INVALID_FIELD", "model_version.digest")
+    assert "upload it first" in error.message
