@@ -288,9 +288,10 @@ def test_a_trainer_that_somebody_else_terminates_is_given_back_only_if_the_worke
     name = surroundings.submit()
 
     def terminate() -> None:
-        os.kill(eventually_sync(lambda: surroundings.gateway.logged_number("waiting") or 0), signal.SIGTERM)
+        trainer = eventually_sync(lambda: surroundings.gateway.logged_number("waiting") or 0)
+        os.kill(trainer, signal.SIGTERM)
+        eventually_sync(lambda: not is_alive(trainer))
         if shutting_down:
-            eventually_sync(lambda: "stopped by SIGTERM" in surroundings.gateway.log_lines)
             bell.ring()
 
     with meanwhile(terminate):
