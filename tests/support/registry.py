@@ -118,7 +118,7 @@ async def chunks(
 async def refusal(call: Any) -> RemoteError:
     """What a call is refused with."""
     try:
-        answer = [message async for message in call] if isinstance(call, AsyncIterator) else await call
+        answer = [message async for message in call] if hasattr(call, "__aiter__") else await call
     except grpc.aio.AioRpcError as error:
         return RemoteError.from_rpc(error)
     raise AssertionError(f"the call was answered: {answer}")

@@ -124,11 +124,12 @@ def _too_slow(limit_s: int) -> TooLarge:
 
 async def _start() -> Process:
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    # One reading uses one core; and threads that OpenBLAS would start count against the memory limit.
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    # The limit is on address space: OpenBLAS's threads and a gigabyte that Arrow's own allocator takes in advance would
+    # count against it. And one reading uses one core.
+    libraries = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "modelyard.registry.content",
-        stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment | threads,
+        stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment | libraries,
         start_new_session=True,  # an interrupt at the terminal is the service's business, not this process's
     )  # fmt: skip
 
