@@ -101,14 +101,14 @@ class MemoryPublisher:
 class JobDesk:
     """Submit, claim, report, finish, cancel, watch, as the servicers do."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, publisher: MemoryPublisher | None = None) -> None:
         self.database = database
         self.clock = 1000.0
         """The process's clock in seconds; the database has its own."""
         self.notices = Notices()
         self.doorbells_heard = 0
         self.planner = FixedPlanner()
-        self.publisher = MemoryPublisher()
+        self.publisher = publisher or MemoryPublisher()
         self.ledger = Ledger(database, on_events=self.notices.announce, on_doorbell=self._on_doorbell)
         self.leases = Leases(self.ledger, lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS, clock=lambda: self.clock)
         self.submissions = Submissions(self.ledger, self.planner)

@@ -120,7 +120,14 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         signer = TokenSigner.from_file(settings.signing_key_file)
         bell = CeleryBell(settings.broker_url, settings.queue)
         stack.push_async_callback(bell.close)
-        gateway = Gateway(settings, database, Registry(channel, signer, timeout_s=settings.registry_timeout_s), bell)
+        registry = Registry(
+            channel,
+            signer,
+            timeout_s=settings.registry_timeout_s,
+            publication_timeout_s=settings.publication_timeout_s,
+        )
+        gateway = Gateway(settings, database, registry, bell)
+        stack.push_async_callback(gateway.finishing.close)
         await stack.enter_async_context(_running(gateway.background()))
         yield gateway
 

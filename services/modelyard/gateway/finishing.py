@@ -10,6 +10,7 @@ neither the worker nor the gateway that took the call is there any more.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,6 +58,7 @@ class Finishing:
         self._ledger = ledger
         self._publisher = publisher
         self._lease_us = lease_us
+        self._underway: dict[str, asyncio.Task[Job]] = {}
 
     async def succeed(self, job_id: str, attempt: int, result: Result) -> Job:
         """Publishes the result; the job, SUCCEEDED. CANCELLED if that was asked for, FAILED if the registry refuses.
@@ -99,7 +101,30 @@ class Finishing:
         return edit.job
 
     async def publish(self, job: Job) -> Job:
-        """Steps 2 and 3 for a job whose result is recorded."""
+        """Steps 2 and 3 for a job whose result is recorded.
+
+        The registry reads the graph through, which may take longer than a caller waits: the work goes on without the
+        caller, and one that asks again joins it.
+        """
+        task = self._underway.get(job.id)
+        if task is None:
+            task = self._underway[job.id] = asyncio.create_task(self._publish(job))
+            task.add_done_callback(lambda done: self._settle(job.id, done))
+        return await asyncio.shield(task)
+
+    def _settle(self, job_id: str, task: asyncio.Task[Job]) -> None:
+        del self._underway[job_id]
+        if not task.cancelled() and task.exception() is not None:
+            log.info("publication did not end", job=job_id, reason=str(task.exception()))
+
+    async def close(self) -> None:
+        """Stops publishing; whoever runs next goes on."""
+        tasks = list(self._underway.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _publish(self, job: Job) -> Job:
         try:
             version, refusal = await self._publisher.publish(job), ""
         except PublicationRefused as error:

@@ -69,11 +69,14 @@ class TokenPurse:
 class Registry:
     """What the gateway asks of the registry."""
 
-    def __init__(self, channel: grpc.aio.Channel, signer: TokenSigner, *, timeout_s: float) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, signer: TokenSigner, *, timeout_s: float, publication_timeout_s: float
+    ) -> None:
         self._datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
         self._purse = TokenPurse(signer)
         self._timeout_s = timeout_s
+        self._publication_timeout_s = publication_timeout_s
 
     async def dataset(self, name: str, *, subject: str, tenant: str, roles: frozenset[str]) -> dataset_pb2.Dataset:
         """The dataset, if this caller may see it; raises NotFound or Unavailable."""
@@ -103,7 +106,9 @@ class Registry:
     async def publish(self, job: Job) -> str:
         """See `finishing.Publisher`. Acts in the name of the one who submitted the job."""
         metadata = self._metadata(job.creator, job.tenant, frozenset({"developer"}))
-        call = self._models.CreateModelVersion(version_request(job), timeout=self._timeout_s, metadata=metadata)
+        call = self._models.CreateModelVersion(
+            version_request(job), timeout=self._publication_timeout_s, metadata=metadata
+        )
         try:
             version: model_pb2.ModelVersion = await _answer(call)
         except RemoteError as error:

@@ -36,7 +36,10 @@ class GatewaySettings(ServiceSettings):
     """`host:port` or `unix:/path`."""
 
     registry_timeout_s: float = Field(default=10.0, gt=0)
-    """A call to the registry may take so long; then the caller is told UNAVAILABLE."""
+    """A question to the registry may take so long; then the caller is told UNAVAILABLE."""
+
+    publication_timeout_s: float = Field(default=300.0, gt=0)
+    """The registry may take so long to read a graph through and make it a version; then it is asked again."""
 
     inference_addresses: CommaList = ()
     """Inference pods whose health is shown, comma-separated: `host:port` or `unix:/path`."""

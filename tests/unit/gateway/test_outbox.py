@@ -52,9 +52,8 @@ async def test_the_wait_grows_with_every_try_up_to_a_limit(desk: JobDesk) -> Non
         waits.append((row.tries, outbox._backoff_us(row.tries)))
         assert row.due_time > 1
     assert [tries for tries, _ in waits] == list(range(1, 9))
-    assert [wait for _, wait in waits] == [250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 5_000_000] + [
-        5_000_000
-    ] * 2
+    assert [wait for _, wait in waits[:6]] == [250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 5_000_000]
+    assert {wait for _, wait in waits[6:]} == {5_000_000}
 
 
 async def test_a_broker_that_goes_away_half_way_gets_the_rest_later(desk: JobDesk) -> None:

@@ -1,0 +1,248 @@
+"""The fence under random interleavings of workers, users, crashes and an unreliable registry."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from modelyard.core.database import Database
+from modelyard.core.errors import StaleAttempt, Unavailable, WrongState
+from modelyard.gateway.events import LogLine
+from modelyard.gateway.jobs import HELD, TERMINAL, TRANSITIONS, FailureReason, State
+from modelyard.gateway.reports import Update
+from support.gateway_database import copy_migrated_sqlite
+from support.job_desk import MAX_ATTEMPTS, JobDesk, MemoryPublisher, result
+
+T = TypeVar("T")
+
+MEMORY = Path("/dev/shm")
+"""Where it exists, a database does not wait for a disk."""
+
+PICK = st.integers(0, 11)
+"""Chooses one of however many there are."""
+
+
+@dataclass
+class Attempt:
+    """What a worker knows of its claim."""
+
+    job_id: str
+    number: int
+    sent: int = 0
+    """Updates that were sent and confirmed."""
+
+
+class Witness:
+    """Looks at the tables by another way than the code under test."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path)
+        self._connection.row_factory = sqlite3.Row
+
+    def job(self, job_id: str) -> sqlite3.Row:
+        """The job's row."""
+        row: sqlite3.Row = self._connection.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return row
+
+    def events(self, job_id: str) -> list[sqlite3.Row]:
+        """Its history."""
+        query = "SELECT * FROM job_events WHERE job_id = ? ORDER BY sequence"
+        return self._connection.execute(query, (job_id,)).fetchall()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def is_recorded(row: sqlite3.Row) -> bool:
+    """Whether the job's result is recorded and on its way into the registry."""
+    return row["state"] == "PUBLISHING" and row["artifact"] is not None
+
+
+class Fence(RuleBasedStateMachine):
+    """Whoever has ever held an attempt may try anything at any time; only the current one gets anything done."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.runner = asyncio.Runner()
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+        self.database = Database(copy_migrated_sqlite(Path(self.folder.name)))
+        self.witness = Witness(Path(self.folder.name) / "gateway.sqlite")
+        self.publisher = MemoryPublisher()
+        self.lines: dict[str, list[str]] = {}
+        """Log lines that were accepted, by job."""
+        self.attempts: list[Attempt] = []
+        self._restart()
+        self.claim(0)
+
+    def teardown(self) -> None:
+        try:
+            self._run(self._finish_everything())
+            self.histories_have_no_gap_and_follow_the_table()
+            self.every_job_publishes_at_most_once_and_only_if_it_succeeds()
+        finally:
+            self.witness.close()
+            self._run(self.database.close())
+            self.runner.close()
+            self.folder.cleanup()
+
+    @rule(pick=PICK)
+    def claim(self, pick: int) -> None:
+        living = [job_id for job_id in self.lines if self.witness.job(job_id)["state"] not in TERMINAL]
+        job_id = living[pick % len(living)] if living else self._run(self.desk.submit()).id
+        self.lines.setdefault(job_id, [])
+        before = self.witness.job(job_id)
+        claim = self._run(self.desk.claims.claim(job_id, f"host/{pick}"))
+        free = before["state"] == "QUEUED" or (
+            before["state"] in HELD - {State.CANCELLING} and before["lease_until"] == 1 and not is_recorded(before)
+        )
+        assert (claim is not None) == (free and before["attempt"] < MAX_ATTEMPTS)
+        if claim is not None:
+            assert claim.job.attempt == before["attempt"] + 1
+            self.attempts.append(Attempt(job_id, claim.job.attempt))
+
+    @rule(pick=PICK, is_noticed=st.booleans())
+    def lose_a_worker(self, pick: int, is_noticed: bool) -> None:
+        job = self._run(self.desk.ledger.get(self._attempt(pick).job_id))
+        self._run(self.desk.expire_lease(job))
+        if is_noticed:
+            self._run(self.desk.leases.reap())
+
+    @rule(pick=PICK, is_noticed=st.booleans())
+    def replace_a_worker(self, pick: int, is_noticed: bool) -> None:
+        self.lose_a_worker(pick, is_noticed)
+        self.claim(pick)
+
+    @rule(pick=PICK, state=st.sampled_from([None, State.PREPARING, State.RUNNING, State.PUBLISHING]))
+    def report(self, pick: int, state: State | None) -> None:
+        attempt = self._attempt(pick)
+        line = f"{attempt.number}.{attempt.sent}"
+        updates: list[Update] = [LogLine(line)] if state is None else [state, LogLine(line)]
+        reports = self.desk.reports
+        receipt = self._try(attempt, reports.report(attempt.job_id, attempt.number, attempt.sent + 1, updates))
+        if receipt is not None:
+            attempt.sent = receipt.updates_received
+            self.lines[attempt.job_id].append(line)
+            # The answer was lost, and the worker says it again.
+            self._try(attempt, reports.report(attempt.job_id, attempt.number, attempt.sent, updates[-1:]))
+
+    @rule(pick=PICK, registry=st.sampled_from(["well", "away", "away", "answers are lost"]))
+    def succeed(self, pick: int, registry: str) -> None:
+        self.publisher.away_before, self.publisher.away_after = registry == "away", registry == "answers are lost"
+        attempt = self._attempt(pick)
+        digest = f"{attempt.number:064x}"  # every attempt has another result
+        self._try(attempt, self.desk.finishing.succeed(attempt.job_id, attempt.number, result(digest)))
+
+    @rule(pick=PICK, is_cancelled=st.booleans())
+    def give_up(self, pick: int, is_cancelled: bool) -> None:
+        attempt, finishing = self._attempt(pick), self.desk.finishing
+        job_id, number = attempt.job_id, attempt.number
+        if is_cancelled:
+            self._try(attempt, finishing.cancel(job_id, number))
+        else:
+            self._try(attempt, finishing.fail(job_id, number, FailureReason.DATA, "bad"))
+
+    @rule(pick=PICK, is_restarted=st.booleans())
+    def publish_stalled(self, pick: int, is_restarted: bool) -> None:
+        if is_restarted:
+            self._restart()
+        self._run(self.desk.finishing.publish_stalled())
+
+    @rule(pick=PICK)
+    def cancel_as_a_user(self, pick: int) -> None:
+        job_id = self._attempt(pick).job_id
+        before = self.witness.job(job_id)
+        try:
+            self._run(self.desk.cancel(self._run(self.desk.ledger.get(job_id))))
+        except WrongState:
+            assert before["state"] in TERMINAL or is_recorded(before)
+            assert self.witness.job(job_id) == before
+
+    @invariant()
+    def histories_have_no_gap_and_follow_the_table(self) -> None:
+        for job_id, lines in getattr(self, "lines", {}).items():
+            job, history = self.witness.job(job_id), self.witness.events(job_id)
+            assert [event["sequence"] for event in history] == list(range(1, job["last_sequence"] + 1))
+            assert [event["attempt"] for event in history] == sorted(event["attempt"] for event in history)
+            changes = [event for event in history if event["kind"] == "STATE"]
+            assert changes[0]["state"] == State.QUEUED
+            for before, after in pairwise(changes):
+                assert after["previous_state"] == before["state"]
+                assert after["state"] in TRANSITIONS[State(before["state"])]
+            assert changes[-1]["state"] == job["state"]
+            assert sum(change["state"] == State.LEASED for change in changes) == job["attempt"]
+            assert (history[-1]["state"] in TERMINAL) == (job["state"] in TERMINAL)
+            assert [event["text"] for event in history if event["kind"] == "LOG"] == lines
+
+    @invariant()
+    def every_job_publishes_at_most_once_and_only_if_it_succeeds(self) -> None:
+        for job_id in getattr(self, "lines", {}):
+            job, version = self.witness.job(job_id), self.publisher.versions.get(job_id)
+            if job["state"] == State.SUCCEEDED:
+                assert job["model_version"] == version
+            else:
+                assert job["model_version"] == ""
+                assert version is None or is_recorded(job)
+
+    def _attempt(self, pick: int) -> Attempt:
+        """A claim of some worker, mostly of a job that has not ended."""
+        living = [attempt for attempt in self.attempts if self.witness.job(attempt.job_id)["state"] not in TERMINAL]
+        choice = living if living and pick < 10 else self.attempts
+        return choice[pick % len(choice)]
+
+    def _try(self, attempt: Attempt, action: Awaitable[T]) -> T | None:
+        """Does what a worker does; an attempt that does not hold the job must be told so, and change nothing."""
+        before = self.witness.job(attempt.job_id)
+        ended_it = before["state"] in TERMINAL and before["finished_attempt"] == attempt.number
+        holds = before["state"] in HELD and before["attempt"] == attempt.number
+        try:
+            answer = self._run(action)
+            assert holds or ended_it
+            if ended_it:
+                assert self.witness.job(attempt.job_id) == before
+            return answer
+        except StaleAttempt:
+            assert not holds
+            assert self.witness.job(attempt.job_id) == before
+        except WrongState:
+            assert holds or ended_it
+            assert self.witness.job(attempt.job_id) == before
+        except Unavailable:
+            assert is_recorded(self.witness.job(attempt.job_id))
+        return None
+
+    def _restart(self) -> None:
+        self.desk = JobDesk(self.database, self.publisher)
+
+    async def _finish_everything(self) -> None:
+        """From wherever the machine stopped, every job comes to its end."""
+        self.publisher.away_before = self.publisher.away_after = False
+        for job_id in self.lines:
+            while not (job := await self.desk.ledger.get(job_id)).is_terminal:
+                await self.desk.expire_lease(job)
+                await self.desk.leases.reap()
+                await self.desk.finishing.publish_stalled()
+                claim = await self.desk.claims.claim(job_id, "host/last")
+                if claim is not None:
+                    await self.desk.finishing.succeed(job_id, claim.job.attempt, result())
+
+    def _run(self, action: Awaitable[T]) -> T:
+        async def wait() -> T:
+            return await action
+
+        return self.runner.run(wait())
+
+
+TestFence = Fence.TestCase
+TestFence.settings = settings(
+    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
