@@ -49,7 +49,7 @@ def test_grpcurl_describes_messages_of_both_packages(cluster: UpCluster) -> None
 
 
 def test_grpcurl_calls_each_service(cluster: UpCluster) -> None:
-    assert "trainingJobs" in grpcurl(cluster, "-emit-defaults", "modelyard.v1.TrainingService/ListTrainingJobs")
+    assert "training_jobs" in grpcurl(cluster, "-emit-defaults", "modelyard.v1.TrainingService/ListTrainingJobs")
     assert "models" in grpcurl(cluster, "-emit-defaults", "modelyard.v1.ModelService/ListModels")
     assert json.loads(grpcurl(cluster, "inference.GRPCInferenceService/ServerReady")) == {"ready": True}
     assert json.loads(grpcurl(cluster, "grpc.health.v1.Health/Check")) == {"status": "SERVING"}

@@ -49,9 +49,11 @@ class UpCluster:
 
     def start(self) -> None:
         """Starts and returns when the cluster can be called."""
-        log = (self.home / "up.log").open("ab")
         command = [MODELYARD, "up", "--data-dir", self.data_dir, "--port", str(self.port), *self.options]
-        self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+        with (self.home / "up.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )  # fmt: skip
         eventually_sync(self._is_up, timeout=90)
 
     def _is_up(self) -> bool:
