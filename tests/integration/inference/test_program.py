@@ -1,0 +1,137 @@
+"""`python -m modelyard.inference` as a process: from its environment to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from modelyard.core.channels import aio_channel, fixed_token
+from modelyard.core.probe import probe
+from modelyard.oip import open_inference_pb2 as pb
+from modelyard.oip.service import AioInferenceStub
+from support import graphs
+from support.identity import Identity
+from support.inference_pod import infer_request, output, row
+from support.served_registry import ServedRegistry
+from support.waiting import eventually
+
+MODULES = """
+import json, sys
+import modelyard.inference.__main__
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@asynccontextmanager
+async def program(
+    registry_address: str, identity: Identity, folder: Path, **settings: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """The running program and its address."""
+    token_file = folder / "token"
+    token_file.write_text(identity.token("service"))
+    address = f"unix:{folder}/pod.sock"
+    variables = {
+        "LISTEN": address, "REGISTRY_ADDRESS": registry_address, "CACHE_DIR": str(folder / "cache"),
+        "TOKEN_KEYS_FILE": str(identity.keys_file), "TOKEN_FILE": str(token_file), **settings,
+    }  # fmt: skip
+    environment = os.environ | {f"MODELYARD_INFERENCE_{name}": value for name, value in variables.items()}
+    with (folder / "log").open("w") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "modelyard.inference", env=environment, stderr=log
+        )
+        try:
+            yield process, address
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def serving(address: str, service: str = "") -> None:
+    """Returns when the program says that it serves."""
+
+    async def well() -> bool:
+        return await asyncio.to_thread(probe, address, service) == ""
+
+    await eventually(well)
+
+
+async def test_every_accepted_request_is_answered_when_the_program_is_told_to_stop(
+    registry: ServedRegistry, registry_address: str, identity: Identity, tmp_path: Path
+) -> None:
+    registry.add("slow", graphs.slow())
+    async with program(registry_address, identity, tmp_path) as (process, address):
+        await serving(address, "slow")
+        async with aio_channel(address, fixed_token(identity.token("predictor"))) as channel:
+            stub = AioInferenceStub(channel)
+            request = infer_request("slow", {"x": row(*[1.0] * 700)["x"].repeat(8, axis=0)})
+            answered, refused = 0, []
+
+            async def call_until_refused() -> None:
+                nonlocal answered
+                while True:
+                    try:
+                        response = await stub.ModelInfer(request)
+                    except grpc.aio.AioRpcError as error:
+                        refused.append(error.code())
+                        return
+                    assert output(response)[7][0] == 1
+                    answered += 1
+
+            callers = [asyncio.create_task(call_until_refused()) for _ in range(6)]
+
+            async def under_way() -> bool:
+                return answered >= 20
+
+            await eventually(under_way)
+            process.send_signal(signal.SIGTERM)
+            await asyncio.gather(*callers)
+        assert await asyncio.wait_for(process.wait(), timeout=30) == 0
+    # A caller that comes too late is told that nobody is there, which the door takes to another pod. None was cut off.
+    assert set(refused) == {grpc.StatusCode.UNAVAILABLE}
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    calls = [line for line in lines if line["event"] == "call" and line["method"].endswith("ModelInfer")]
+    assert {line["code"] for line in calls} == {"OK"}
+    assert len(calls) == answered
+    assert [line["event"] for line in lines if line["event"] in ("serving", "stopping", "stopped")] == [
+        "serving",
+        "stopping",
+        "stopped",
+    ]
+
+
+async def test_a_program_that_cannot_work_says_why_and_ends(
+    registry_address: str, identity: Identity, tmp_path: Path
+) -> None:
+    async with program(registry_address, identity, tmp_path, DEVICE="cuda") as (process, _address):
+        assert await asyncio.wait_for(process.wait(), timeout=60) != 0
+    assert "this ONNX Runtime has no CUDA provider" in (tmp_path / "log").read_text()
+
+
+async def test_an_open_program_answers_without_a_token(
+    registry: ServedRegistry, registry_address: str, identity: Identity, tmp_path: Path
+) -> None:
+    registry.add("scale", graphs.scale(2))
+    async with program(registry_address, identity, tmp_path, ANONYMOUS_PREDICT="true") as (_process, address):
+        await serving(address, "scale")
+        async with aio_channel(address) as channel:
+            response = await AioInferenceStub(channel).ModelInfer(infer_request("scale", row(1, 2)))
+            live = await AioInferenceStub(channel).ServerLive(pb.ServerLiveRequest())
+    assert (output(response), live.live) == ([[2, 4]], True)
+
+
+async def test_the_program_imports_no_more_than_it_may() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", MODULES, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    modules = {name.partition(".")[0] for name in json.loads(out)}
+    assert {"onnxruntime", "numpy", "grpc"} <= modules
+    assert not modules & {"torch", "onnx", "sqlalchemy", "celery", "pyarrow"}
