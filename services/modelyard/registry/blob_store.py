@@ -38,6 +38,14 @@ _WRITE_BYTES = 8 * MEBIBYTE
 _WRITES_AT_ONCE = 3
 
 
+_REFUSALS = (FileNotFoundError, PermissionError)
+"""What writing raises when the bucket or folder itself is gone or closed."""
+
+
+class PartMissing(Exception):
+    """A part of an upload is not in the store; the text is its key."""
+
+
 def open_store(settings: RegistrySettings) -> ObjectStore:
     """The store that `blob_url` names; a local folder is made if it is missing."""
     if settings.blob_url.startswith("file://"):
@@ -72,7 +80,7 @@ class BlobStore:
 
     async def put_part(self, key: str, data: memoryview) -> None:
         """Stores a part; `key` comes from `part_key`."""
-        with _translated():
+        with _translated(*_REFUSALS):
             await obstore.put_async(self._store, key, data, use_multipart=False)
 
     async def delete_parts(self, keys: Iterable[str]) -> None:
@@ -91,9 +99,9 @@ class BlobStore:
     async def assemble(self, digest: str, part_keys: Sequence[str]) -> None:
         """Makes the parts a blob; raises DigestMismatch, and stores nothing, if their SHA-256 is another one.
 
-        Raises FileNotFoundError if a part is missing.
+        Raises PartMissing if a part is.
         """
-        with _translated():
+        with _translated(*_REFUSALS):
             await obstore.put_async(
                 self._store, blob_key(digest), self._verified(digest, part_keys),
                 use_multipart=True, chunk_size=_WRITE_BYTES, max_concurrency=_WRITES_AT_ONCE,
@@ -105,7 +113,10 @@ class BlobStore:
         """The parts' bytes; the store discards the object when this raises."""
         hasher = hashlib.sha256()
         for key in part_keys:
-            stored = await obstore.get_async(self._store, key)
+            try:
+                stored = await obstore.get_async(self._store, key)
+            except FileNotFoundError as error:
+                raise PartMissing(key) from error
             async for piece in stored.stream(min_chunk_size=_READ_BYTES):
                 data = bytes(piece)
                 await self._run(hasher.update, data)
@@ -174,9 +185,11 @@ def _sync_to_disk(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translated(*others: type[Exception]) -> Iterator[None]:
+    """Makes the store's failures, and these others, Unavailable."""
+    failures: tuple[type[Exception], ...] = (BaseError, *others)
     try:
         yield
-    except BaseError as error:
+    except failures as error:
         log.exception("the blob store failed")
         raise Unavailable("the blob store does not answer; try again", retry_after=1) from error

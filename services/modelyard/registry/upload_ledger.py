@@ -106,11 +106,14 @@ class UploadLedger:
             await connection.execute(insert(upload_parts).values(part))
         return _to_upload(row)
 
-    async def part_keys(self, upload_id: str) -> list[str]:
-        """Keys of the stored parts, in the order of the content."""
-        query = select(upload_parts.c.key).where(upload_parts.c.upload_id == upload_id)
+    async def part_keys(self, upload: Upload) -> list[str] | None:
+        """Keys of the stored parts, in the order of the content; None if they have become the blob meanwhile."""
+        query = select(upload_parts.c.key).where(upload_parts.c.upload_id == upload.id)
+        unfinished = select(uploads.c.id).where(uploads.c.id == upload.id, uploads.c.complete.is_(False))
         async with self._database.read() as connection:
-            return list((await connection.execute(query.order_by(upload_parts.c.first_byte))).scalars())
+            keys = list((await connection.execute(query.order_by(upload_parts.c.first_byte))).scalars())
+            # Asked after the keys: they go in the same transaction in which the upload becomes complete.
+            return keys if (await connection.execute(unfinished)).one_or_none() is not None else None
 
     async def complete(self, upload: Upload) -> None:
         """The blob is stored and verified: it is visible from here on, and the parts are not needed any more."""
@@ -121,9 +124,10 @@ class UploadLedger:
             await connection.execute(delete(upload_parts).where(upload_parts.c.upload_id == upload.id))
 
     async def discard(self, upload_id: str) -> None:
-        """Forgets the upload and its parts."""
+        """Forgets the upload and its parts, unless it has become complete."""
+        unfinished = (uploads.c.id == upload_id) & uploads.c.complete.is_(False)
         async with self._database.write() as connection:
-            await connection.execute(delete(uploads).where(uploads.c.id == upload_id))
+            await connection.execute(delete(uploads).where(unfinished))
 
     async def discard_expired(self) -> int:
         """Forgets uploads whose time is over; how many. Their parts are orphans then."""

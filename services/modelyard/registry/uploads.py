@@ -28,7 +28,7 @@ from modelyard.core.errors import (
     Unavailable,
 )
 
-from .blob_store import BlobStore, part_key
+from .blob_store import BlobStore, PartMissing, part_key
 from .upload_ledger import Blob, Upload, UploadLedger
 
 MAX_CHUNK_BYTES = 2 * 1024 * 1024
@@ -157,12 +157,14 @@ class Blobs:
             assembly.exception()  # every caller may have hung up: nobody else looks at it then
 
     async def _assemble(self, upload: Upload) -> None:
-        keys = await self._ledger.part_keys(upload.id)
+        keys = await self._ledger.part_keys(upload)
+        if keys is None:
+            return  # another replica was faster
         try:
             await self._store.assemble(upload.digest, keys)
-        except FileNotFoundError as error:
+        except PartMissing as error:
             if await self._ledger.blob(upload.digest) is not None:
-                return  # another replica was faster, and has removed the parts
+                return  # another replica became faster, and has removed the parts
             await self._ledger.discard(upload.id)
             raise Unavailable("parts of the upload are lost; start it again", retry_after=0) from error
         except DigestMismatch:

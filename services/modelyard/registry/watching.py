@@ -41,6 +41,7 @@ class Watch:
         self._poked = asyncio.Event()
         self._changed = asyncio.Event()
         self._served = Served(0)
+        self._refreshing = asyncio.Lock()
         self._failing = False
 
     async def load(self) -> None:
@@ -67,6 +68,9 @@ class Watch:
         Everything, as a snapshot, if the revision is 0 or not one of this registry's. Raises Unavailable when the
         process stops.
         """
+        # A pod that comes from another replica may know more than this one has polled so far, and must not be told what
+        # was before.
+        await self._refresh()
         served = self._served
         yield _changes(served, after_revision)
         while True:
@@ -99,11 +103,12 @@ class Watch:
             self._failing = False
 
     async def _refresh(self) -> None:
-        self._poked.clear()
-        served = await read_served(self._database, self._served)
-        if served is not self._served:
-            self._served = served
-            self._wake()
+        async with self._refreshing:
+            self._poked.clear()
+            served = await read_served(self._database, self._served)
+            if served is not self._served:
+                self._served = served
+                self._wake()
 
     async def _rest(self) -> None:
         try:
