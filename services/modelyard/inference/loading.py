@@ -6,10 +6,9 @@ import asyncio
 import time
 from pathlib import Path
 
-import grpc
-
 from modelyard.core.errors import MalformedContent, ModelyardError, RemoteError
 from modelyard.core.logs import get_logger
+from modelyard.core.retries import is_transient
 from modelyard.oip.tensors import format_shape
 
 from .artifacts import ArtifactCache
@@ -79,8 +78,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, ModelyardError):
         return error.message
     if isinstance(error, RemoteError):
-        missing = error.code is grpc.StatusCode.NOT_FOUND
-        return f"the registry {'does not have the artifact' if missing else 'is away'} ({error})"
+        return f"the registry {'is away' if is_transient(error) else 'does not give the artifact'} ({error})"
     if isinstance(error, OSError):
         return f"the pod's disk: {error.strerror}"
     return "an error inside the pod; its log says more"

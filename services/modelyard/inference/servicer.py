@@ -109,4 +109,6 @@ class Inference:
 
 
 def _all_loaded(entries: Iterable[ModelEntry]) -> list[tuple[str, LoadedVersion]]:
-    return [(entry.name, entry.loaded[number]) for entry in entries for number in sorted(entry.loaded)]
+    """Every loaded version with its model's name, by name and number."""
+    by_name = sorted(entries, key=lambda entry: entry.name)
+    return [(entry.name, entry.loaded[number]) for entry in by_name for number in sorted(entry.loaded)]
