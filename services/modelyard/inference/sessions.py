@@ -117,16 +117,14 @@ class GraphSession:
     def warm_up(self, batch_sizes: Iterable[int]) -> None:
         """Computes zeros at each batch size, so that no caller waits for what a first run prepares.
 
-        Raises whatever a run raises. A graph with free dimensions beside the batch need not make sense at the size
-        that is tried here, so its failure proves nothing and is passed over.
+        Raises what the runtime raises for a graph at fault. Inputs that the graph refuses prove nothing: the zeros, and
+        the sizes of free dimensions beside the batch, are only our guess.
         """
         for batch_size in sorted(set(batch_sizes)) if self.signature.batched else [1]:
             try:
                 self.run(self._zeros(batch_size), self.all_outputs)
-            except Exception as error:
-                if not self.signature.free_shapes:
-                    raise
-                log.info("warm-up passed over", batch_size=batch_size, error=brief(error))
+            except InvalidFields:
+                log.info("warm-up passed over: the graph takes no zeros", batch_size=batch_size)
                 return
 
     def _zeros(self, batch_size: int) -> dict[str, Array]:
