@@ -33,8 +33,11 @@ def main() -> int:
             from .run import run_job  # takes seconds: torch
 
             run_job(Assignment(arguments.workdir), updates, stop)
-    except (Stopped, BrokenPipeError):
+    except Stopped:
         return STOPPED
+    except BrokenPipeError:
+        # Nobody reads any more, standard output neither: leave without the flush of it that would fail again.
+        os._exit(STOPPED)
     return 0
 
 

@@ -1,7 +1,6 @@
-"""What the trainer computes on: two environment variables (no pydantic, whose import would delay the first step).
+"""What the trainer computes on. An operator chooses by the variables that CUDA and OpenMP have for it.
 
-`MODELYARD_TRAINER_DEVICE`: a device of PyTorch, as in `cpu` or `cuda:1`. Default: CUDA if there is any, else the CPU.
-`MODELYARD_TRAINER_THREADS`: threads of PyTorch on the CPU. Default: one for small networks, else PyTorch's own choice.
+`CUDA_VISIBLE_DEVICES`: the accelerators there are; empty for the CPU. `OMP_NUM_THREADS`: threads on the CPU.
 """
 
 from __future__ import annotations
@@ -22,16 +21,13 @@ def choose_device() -> torch.device:
     """The device to train on, set up so that the same spec and data give the same weights on it."""
     # By this name, because torch.use_deterministic_algorithms imports the compiler: seconds before the first step.
     torch.set_deterministic_debug_mode("error")
-    named = os.environ.get("MODELYARD_TRAINER_DEVICE")
-    return torch.device(named or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def choose_threads(plan: NetworkPlan, batch_rows: int) -> None:
-    """Sets how many threads PyTorch uses for steps of so many rows."""
-    named = os.environ.get("MODELYARD_TRAINER_THREADS")
-    if named:
-        torch.set_num_threads(int(named))
-    elif multiplications(plan) * batch_rows < PARALLEL_MULTIPLICATIONS:
+    """One thread for small steps, PyTorch's own choice for large ones; what `OMP_NUM_THREADS` says in any case."""
+    is_small = multiplications(plan) * batch_rows < PARALLEL_MULTIPLICATIONS
+    if is_small and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
 
 

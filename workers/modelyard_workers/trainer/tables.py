@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +22,9 @@ from .failures import DataUnusable
 
 Numbers: TypeAlias = NDArray[Any]
 """Booleans, integers or floats of any width, first dimension the rows."""
+
+_CSV_BLOCK_BYTES = 8 * 1024 * 1024
+"""A row must fit; the registry admits no longer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,12 @@ def _read_csv(path: Path, columns: Mapping[str, Dataset.Column], names: Sequence
     is_bool = {name: columns[name].data_type == tensor_pb2.DATA_TYPE_BOOL for name in names}
     types = {name: pa.bool_() if is_bool[name] else pa.float64() for name in names}
     try:
-        table = csv.read_csv(path, convert_options=csv.ConvertOptions(include_columns=list(names), column_types=types))
+        table = csv.read_csv(
+            path,
+            read_options=csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(include_columns=list(names), column_types=types),
+        )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise DataUnusable(f"the CSV file cannot be read: {error}") from error
     return {name: _arrow_numbers(table.column(name), columns[name]) for name in names}
@@ -76,9 +87,10 @@ def _read_parquet(path: Path, columns: Mapping[str, Dataset.Column], names: Sequ
 
 def _read_npz(path: Path, columns: Mapping[str, Dataset.Column], names: Sequence[str]) -> dict[str, Numbers]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: _numeric(archive[name], columns[name]) for name in names}
-    except (OSError, ValueError, KeyError) as error:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in names}
+            return {name: _numeric(array, len(array), columns[name]) for name, array in arrays.items()}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError) as error:
         raise DataUnusable(f"the NPZ file cannot be read: {error}") from error
 
 
@@ -90,19 +102,18 @@ _READERS = {
 
 
 def _arrow_numbers(column: Any, description: Dataset.Column) -> Numbers:
-    """An Arrow column as float64 [rows, *shape]; lists, also nested ones, become dimensions."""
+    """An Arrow column as [rows, *shape]; each fixed-size list is a dimension."""
     import pyarrow as pa
 
     rows = len(column)
-    values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    values = column.combine_chunks()
     _refuse_missing(values, description)
-    while (
-        pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or pa.types.is_fixed_size_list(values.type)
-    ):
+    while pa.types.is_fixed_size_list(values.type):
         values = values.flatten()
         _refuse_missing(values, description)
-    numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return _shaped(numbers, rows, description)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    return _numeric(values.to_numpy(zero_copy_only=False), rows, description)
 
 
 def _refuse_missing(values: Any, description: Dataset.Column) -> None:
@@ -110,15 +121,12 @@ def _refuse_missing(values: Any, description: Dataset.Column) -> None:
         raise DataUnusable(f"column {description.name!r} has {values.null_count:,} missing values")
 
 
-def _numeric(values: Numbers, description: Dataset.Column) -> Numbers:
+def _numeric(values: Numbers, rows: int, description: Dataset.Column) -> Numbers:
+    """`values` as [rows, *shape]; raises DataUnusable if they are no numbers or not of that shape."""
     if values.dtype.kind not in "biuf":
         raise DataUnusable(f"column {description.name!r} holds {values.dtype}; numbers are needed")
-    return _shaped(values, len(values), description)
-
-
-def _shaped(values: Numbers, rows: int, description: Dataset.Column) -> Numbers:
     shape = (rows, *description.shape)
-    if values.size != np.prod(shape, dtype=np.int64):
+    if values.size != prod(shape):
         raise DataUnusable(f"column {description.name!r} does not hold rows of shape {list(description.shape)}")
     return values.reshape(shape)
 
