@@ -1,7 +1,8 @@
 """The queue and the threads of one version: bounded, and blind to callers that have gone.
 
 A prediction waits in a FIFO until one of the version's threads takes it. One that was cancelled or whose time is over
-by then is not computed. The threads hand their results back to the event loop, where everything happens but `_work` and what it calls.
+by then is not computed. The threads hand their results back to the event loop, where everything happens but `_work` and
+what it calls.
 """
 
 from __future__ import annotations
