@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from modelyard.core.errors import RemoteError
 from modelyard.oip import open_inference_pb2 as pb
-from modelyard.oip.datatypes import DATATYPES
+from modelyard.oip.datatypes import DATATYPES, to_bfloat16
 from modelyard.oip.service import InferenceStub
 from modelyard.oip.tensors import add_input, output_arrays
 
@@ -50,10 +50,7 @@ class PredictionsClient:
         request = pb.ModelInferRequest(model_name=model, model_version=str(version))
         for name, values in inputs.items():
             datatype = types.get(name, "")
-            known = DATATYPES.get(datatype)
-            # An unknown name or type is sent as it is: the service's error names what it expected.
-            dtype = None if known is None or datatype == "BYTES" else known.dtype
-            add_input(request, name, np.asarray(values, dtype=dtype), datatype if datatype == "BF16" else "")
+            add_input(request, name, _converted(values, datatype), "BF16" if datatype == "BF16" else "")
         try:
             with translated():
                 response = self._stub.ModelInfer(request, timeout=timeout_s)
@@ -76,3 +73,11 @@ class PredictionsClient:
         with translated():
             index = self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=DEFAULT_TIMEOUT_S)
         return list(index.models)
+
+
+def _converted(values: ArrayLike, datatype: str) -> NDArray[Any]:
+    """The values as the model's type; as they are if that is unknown, since the service's error says what it wants."""
+    if datatype == "BF16":
+        return to_bfloat16(np.asarray(values, dtype=np.float32))
+    known = DATATYPES.get(datatype)
+    return np.asarray(values, dtype=None if known is None or datatype == "BYTES" else known.dtype)
