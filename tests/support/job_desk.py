@@ -117,11 +117,7 @@ class JobDesk:
         self.finishing = Finishing(self.ledger, self.publisher, lease_us=self.leases.duration_us)
         self.cancellation = Cancellation(self.ledger)
         self.watch = Watch(self.ledger, self.notices)
-        self.pass_grace()
-
-    def pass_grace(self) -> None:
-        """Lets the time pass in which nothing is taken back after a start."""
-        self.clock += LEASE_S
+        self.leases.end_grace()
 
     async def submit(self, request_id: str = "", **content: str) -> Job:
         """A new job."""

@@ -31,8 +31,16 @@ class CeleryBell:
             task_serializer="json",
             accept_content=["json"],
             broker_pool_limit=1,
-            broker_transport_options={"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S},
+            # No retries in the client: they would hold its thread, and the outbox tries again anyway.
+            broker_transport_options={
+                "socket_timeout": _TIMEOUT_S,
+                "socket_connect_timeout": _TIMEOUT_S,
+                "max_retries": 0,
+            },
         )
+        connection = self._celery.connection_for_write()
+        # Whatever the broker's client raises: it may be away, loading, full or read-only. The doorbell stays.
+        self._faults = (OperationalError, *connection.connection_errors, *connection.channel_errors)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="broker")
 
     async def ring(self, job_names: Sequence[str]) -> int:
@@ -51,19 +59,17 @@ class CeleryBell:
     def _send(self, job_names: Sequence[str]) -> int:
         for sent, name in enumerate(job_names):
             try:
-                # The outbox retries; the client must not hold the thread meanwhile.
                 self._celery.send_task(TASK_NAME, args=[name], queue=self._queue, ignore_result=True, retry=False)
-            except (OperationalError, OSError) as error:
+            except self._faults as error:
                 log.warning("cannot ring", job=name, reason=str(error))
                 return sent
         return len(job_names)
 
     def _count(self) -> int:
-        try:
-            with self._celery.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=_TIMEOUT_S)
+        with self._celery.connection_for_write() as connection:
+            try:
                 return int(connection.default_channel.queue_declare(self._queue, passive=True).message_count)
-        except ChannelError:
-            return 0  # Redis has no key for an empty queue
-        except (OperationalError, OSError) as error:
-            raise BrokerAway(str(error)) from error
+            except ChannelError:
+                return 0  # Redis has no key for an empty queue
+            except self._faults as error:
+                raise BrokerAway(str(error)) from error

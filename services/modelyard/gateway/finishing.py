@@ -23,6 +23,7 @@ from modelyard.core.logs import get_logger
 from .events import Document, Kind
 from .jobs import FailureReason, Job, State
 from .ledger import Edit, Ledger
+from .selection import chosen_once
 from .tables import jobs
 
 log = get_logger()
@@ -163,7 +164,7 @@ class Finishing:
         oldest = select(jobs.c.id).where(stalled).order_by(jobs.c.lease_until).limit(limit)
         statement = (
             update(jobs)
-            .where(jobs.c.id.in_(oldest), stalled)
+            .where(jobs.c.id.in_(chosen_once(oldest)))
             .values(lease_until=now_us() + self._lease_us)
             .returning(jobs.c.id)
         )

@@ -44,6 +44,10 @@ class Leases:
         """Takes nothing back for one lease's length from now."""
         self._patient_until = self._clock() + self.duration_s
 
+    def end_grace(self) -> None:
+        """Takes leases back from now on."""
+        self._patient_until = self._clock()
+
     @property
     def in_grace(self) -> bool:
         """Whether running attempts are being given time to report."""

@@ -16,6 +16,7 @@ from modelyard.core.database import Database, now_us
 from modelyard.core.logs import get_logger
 
 from .jobs import job_name
+from .selection import chosen_once
 from .tables import doorbells
 
 _BATCH = 100
@@ -69,10 +70,10 @@ class Outbox:
 
     async def _take(self) -> list[_Doorbell]:
         due = doorbells.c.due_time <= now_us()
-        chosen = select(doorbells.c.id).where(due).order_by(doorbells.c.id).limit(_BATCH)
+        oldest = select(doorbells.c.id).where(due).order_by(doorbells.c.id).limit(_BATCH)
         statement = (
             update(doorbells)
-            .where(doorbells.c.id.in_(chosen.with_for_update(skip_locked=True)))
+            .where(doorbells.c.id.in_(chosen_once(oldest)))
             .values(due_time=now_us() + _TAKEN_US, tries=doorbells.c.tries + 1)
             .returning(doorbells.c.id, doorbells.c.job_id, doorbells.c.tries)
         )

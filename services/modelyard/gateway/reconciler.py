@@ -15,6 +15,7 @@ from modelyard.core.logs import get_logger
 
 from .jobs import State
 from .outbox import Bell, BrokerAway, pending
+from .selection import chosen_once
 from .tables import doorbells, jobs
 
 _BATCH = 500
@@ -61,10 +62,7 @@ class Reconciler:
         waiting = (jobs.c.state == State.QUEUED) & (jobs.c.rung_time < now_us() - self._ring_again_us)
         oldest = select(jobs.c.id).where(waiting).order_by(jobs.c.rung_time).limit(limit)
         statement = (
-            update(jobs)
-            .where(jobs.c.id.in_(oldest.with_for_update(skip_locked=True)), waiting)
-            .values(rung_time=now_us())
-            .returning(jobs.c.id)
+            update(jobs).where(jobs.c.id.in_(chosen_once(oldest))).values(rung_time=now_us()).returning(jobs.c.id)
         )
         async with self._database.write() as connection:
             found = list((await connection.execute(statement)).scalars())
