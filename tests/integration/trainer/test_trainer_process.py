@@ -177,7 +177,8 @@ def test_ctrl_c_is_left_to_the_parent(tmp_path: Path) -> None:
     with trainer_folders.started(folder) as trainer:
         before = trainer.wait_for(lambda update: update.progress.epoch > 0).progress.epoch
         trainer.process.send_signal(signal.SIGINT)
-        assert trainer.wait_for(lambda update: update.progress.epoch > before + 100)
+        after = trainer.wait_for(lambda update: update.progress.epoch > before + 100)
+    assert after.progress.epoch > before + 100
 
 
 def test_a_trainer_whose_updates_nobody_reads_ends(tmp_path: Path) -> None:

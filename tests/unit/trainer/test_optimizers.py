@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -33,14 +35,14 @@ TORCH_SGD = {"lr": RATE, "fused": True}
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_twenty_steps_equal_those_of_torch_optim(
-    kind: dict[str, object], reference: type[torch.optim.Optimizer], settings: dict[str, object], decay: float
+    kind: dict[str, object], reference: Callable[..., torch.optim.Optimizer], settings: dict[str, Any], decay: float
 ) -> None:
     ours = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 1))
     theirs = copy.deepcopy(ours)
     rows = torch.randn(16, 5)
     declared = pb.Optimizer(learning_rate=RATE, weight_decay=decay, **kind)  # type: ignore[arg-type]  # varies
     our_optimizer = build_optimizer(declared, ours.parameters())
-    their_optimizer = reference(theirs.parameters(), weight_decay=decay, **settings)  # type: ignore[call-arg]
+    their_optimizer = reference(theirs.parameters(), weight_decay=decay, **settings)
     for network, optimizer in ((ours, our_optimizer), (theirs, their_optimizer)):
         for _ in range(20):
             network(rows).square().mean().backward()

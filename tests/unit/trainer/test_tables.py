@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,9 +38,9 @@ def as_parquet(columns: dict[str, pa.Array]) -> bytes:
     return buffer.getvalue()
 
 
-def as_npz(**columns: NDArray[np.generic]) -> bytes:
+def as_npz(**columns: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **columns)
+    np.savez_compressed(buffer, allow_pickle=False, **columns)
     return buffer.getvalue()
 
 
@@ -71,7 +72,7 @@ def test_every_format_gives_the_same_rows(
     tmp_path: Path, content: bytes, table_format: Dataset.Format.ValueType
 ) -> None:
     found = read(tmp_path, content, table_format, regression(feature_columns=["c", "a"]))
-    assert (found.features.dtype, found.targets.dtype) == (np.float32, np.float32)
+    assert found.features.dtype == found.targets.dtype == np.float32
     np.testing.assert_array_equal(found.features, NUMBERS[:, [2, 0]].astype(np.float32))
     np.testing.assert_array_equal(found.targets, NUMBERS[:, [3]].astype(np.float32))
     assert len(found) == ROWS

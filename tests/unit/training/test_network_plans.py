@@ -12,8 +12,11 @@ from modelyard.v1 import training_spec_pb2 as pb
 from support.training_specs import flatten, linear, network, relu
 
 
-def conv(outputs: int, kernel: int, **settings: int) -> pb.Layer:
-    return pb.Layer(conv2d=pb.Conv2dLayer(out_channels=outputs, kernel_size=kernel, **settings))
+def conv(outputs: int, kernel: int, *, in_channels: int = 0, stride: int = 0, padding: int = 0) -> pb.Layer:
+    settings = pb.Conv2dLayer(
+        in_channels=in_channels, out_channels=outputs, kernel_size=kernel, stride=stride, padding=padding
+    )
+    return pb.Layer(conv2d=settings)
 
 
 def pool(kernel: int, stride: int = 0) -> pb.Layer:
