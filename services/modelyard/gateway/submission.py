@@ -100,10 +100,7 @@ class Submissions:
         if row is None:
             return None
         if row.request_digest != submission.content_digest:
-            raise RequestIdReused(
-                f"the request_id {submission.request_id} belongs to a request with other content",
-                metadata={"request_id": submission.request_id},
-            )
+            raise RequestIdReused(f"the request_id {submission.request_id} belongs to a request with other content")
         return to_job(row)
 
     async def _insert(self, job: Job, submission: Submission, plan: Plan) -> Job:
