@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 
 from modelyard.core.doorbell import TASK_NAME
 
 from .bell import Bell
 from .doorbell import answer_doorbell
-from .settings import WorkerSettings
+from .settings import BUILT_IN_TRAINER, WorkerSettings
+from .trainers import Trainers
 
 _START_POOL_S = 60.0
 
@@ -19,10 +20,19 @@ def make_app(settings: WorkerSettings, shutdown: Bell) -> Celery:
     """The application of one worker. `shutdown` is rung when the worker is being stopped."""
     app = Celery("modelyard", broker=settings.broker_url, set_as_current=False)
     app.conf.update(celery_settings(settings))
+    trainers = Trainers(
+        settings.trainer_command, ahead=settings.warm_trainer and settings.trainer_command == BUILT_IN_TRAINER
+    )
 
     @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # celery has no types
     def doorbell(name: str) -> None:
-        answer_doorbell(name, settings, shutdown)
+        answer_doorbell(name, settings, shutdown, trainers)
+        if not shutdown.rung():
+            trainers.prepare()
+
+    # In each pool process, behind the fork: the trainer ends with the process that started it.
+    signals.worker_process_init.connect(lambda **_: trainers.prepare(), weak=False)
+    signals.worker_process_shutdown.connect(lambda **_: trainers.close(), weak=False)
 
     return app
 

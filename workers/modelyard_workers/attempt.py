@@ -23,7 +23,7 @@ from .memory_kills import count_memory_kills
 from .publication import publish
 from .settings import WorkerSettings
 from .supervision import Exit, supervise
-from .trainer_process import TrainerProcess
+from .trainers import Trainers
 from .workspace import WorkFolder
 
 _FLUSH_ON_SHUTDOWN_S = 2.0
@@ -48,8 +48,10 @@ class Attempt:
         registry: grpc.Channel,
         claim: pb.ClaimTrainingJobResponse,
         interruptions: Interruptions,
+        trainers: Trainers,
     ) -> None:
         self._settings = settings
+        self._trainers = trainers
         self._gateway = gateway
         self._store = ArtifactServiceStub(registry)
         self._claim = claim
@@ -110,7 +112,7 @@ class Attempt:
     def _train(self, workdir: Path) -> Outcome:
         self._interruptions.check()
         kills_before = count_memory_kills()
-        process = TrainerProcess.start(self._settings.trainer_command, workdir)
+        process = self._trainers.start(workdir)
         log.info("trainer started", pid=process.pid)
         try:
             end = supervise(process, self._lease.add, self._interruptions, self._settings.trainer_grace_s)

@@ -21,17 +21,18 @@ from .bell import Bell
 from .gateway import Gateway, may_pass
 from .interruptions import Interruptions
 from .settings import WorkerSettings
+from .trainers import Trainers
 
 _CLAIM_PATIENCE_S = 60.0
 
 log = get_logger()
 
 
-def answer_doorbell(name: str, settings: WorkerSettings, shutdown: Bell) -> None:
+def answer_doorbell(name: str, settings: WorkerSettings, shutdown: Bell, trainers: Trainers | None = None) -> None:
     """Works on the job `name` if the gateway gives it to us; returns when that is over.
 
     Runs in the main thread of a pool process. Channels are made here and nowhere earlier: gRPC must not have been
-    started in a process that forks.
+    started in a process that forks. `trainers`: where to get the trainer from; by default a new one is started.
     """
     try:
         TRAINING_JOB.parse(name, "name")
@@ -47,7 +48,11 @@ def answer_doorbell(name: str, settings: WorkerSettings, shutdown: Bell) -> None
         stack.enter_context(structlog.contextvars.bound_contextvars(attempt=claim.training_job.attempt))
         log.info("job claimed", dataset=claim.dataset.name)
         registry = stack.enter_context(_channel(settings.registry_address, settings))
-        Attempt(settings, gateway, registry, claim, Interruptions(shutdown)).run()
+        Attempt(settings, gateway, registry, claim, Interruptions(shutdown), trainers or _cold(settings)).run()
+
+
+def _cold(settings: WorkerSettings) -> Trainers:
+    return Trainers(settings.trainer_command, ahead=False)
 
 
 def worker_name() -> str:

@@ -13,6 +13,9 @@ from modelyard.core.doorbell import DEFAULT_QUEUE
 GIBIBYTE = 1024**3
 
 
+BUILT_IN_TRAINER = (sys.executable, "-m", "modelyard_workers.trainer")
+
+
 class WorkerSettings(BaseSettings):
     """Read once at start from the environment; wrong values end the program with the variable's name."""
 
@@ -49,8 +52,12 @@ class WorkerSettings(BaseSettings):
     """How long a trainer may take to stop after SIGTERM; then it is killed. Keep it below the grace of whoever stops
     the worker, so that a worker that is stopped ends in good order."""
 
-    trainer_command: tuple[str, ...] = Field(default=(sys.executable, "-m", "modelyard_workers.trainer"), min_length=1)
+    trainer_command: tuple[str, ...] = Field(default=BUILT_IN_TRAINER, min_length=1)
     """The program that trains, as a JSON list; `--workdir DIR --events-fd N` is appended."""
+
+    warm_trainer: bool = True
+    """Keep one trainer started ahead, with torch imported (some 300 MB), so that a job begins at once. For the built-in
+    trainer only: another command is started when its job is there."""
 
     ready_file: Path | None = None
     """A file that exists, and is touched every few seconds, while doorbells can be heard. For `--check` and probes."""

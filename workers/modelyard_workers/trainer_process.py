@@ -20,11 +20,11 @@ _PIPE_BYTES = 1024 * 1024
 _OWN_VARIABLES = ("MODELYARD_", "CELERY_", "REMAP_SIGTERM")
 
 
-def trainer_environment(worker: Mapping[str, str], workdir: Path) -> dict[str, str]:
+def trainer_environment(worker: Mapping[str, str]) -> dict[str, str]:
     """The trainer's environment: the worker's without what is the worker's own (broker passwords, token files)."""
     kept = {name: value for name, value in worker.items() if not name.startswith(_OWN_VARIABLES)}
-    # Lines arrive as they are printed; nothing is imported from the work directory; temporary files go with it.
-    return {**kept, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "TMPDIR": str(workdir / "tmp")}
+    # Lines arrive as they are printed; nothing is imported from the work directory.
+    return {**kept, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 
 
 class TrainerProcess:
@@ -46,15 +46,25 @@ class TrainerProcess:
 
         Call it from the main thread (see `modelyard.core.leash`). A command that cannot be executed ends with code 127.
         """
+        environment = trainer_environment(os.environ) | {"TMPDIR": str(workdir / "tmp")}  # temporary files go with it
+        return cls._start([*command, "--workdir", str(workdir)], environment, workdir, subprocess.DEVNULL)
+
+    @classmethod
+    def start_ahead(cls, command: Sequence[str]) -> Self:
+        """Starts `command --events-fd …`, which imports what it needs and waits for `assign`; otherwise as `start`."""
+        return cls._start(command, trainer_environment(os.environ), Path("/"), subprocess.PIPE)
+
+    @classmethod
+    def _start(cls, command: Sequence[str], environment: Mapping[str, str], folder: Path, stdin: int) -> Self:
         reading, writing = os.pipe()
         try:
             for end in (reading, writing):
                 _enlarge(end)
             launched = [sys.executable, "-I", "-S", str(_LAUNCHER), *command]
             process = subprocess.Popen(  # noqa: S603 - the command comes from the worker's settings, and no shell is used
-                [*leashed(launched), "--workdir", str(workdir), "--events-fd", str(writing)],
-                cwd=workdir, env=trainer_environment(os.environ, workdir), pass_fds=(writing,), start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                [*leashed(launched), "--events-fd", str(writing)],
+                cwd=folder, env=environment, pass_fds=(writing,), start_new_session=True,
+                stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
             )  # fmt: skip
         except BaseException:
             os.close(reading)
@@ -62,6 +72,18 @@ class TrainerProcess:
         finally:
             os.close(writing)
         return cls(process, reading)
+
+    def assign(self, workdir: Path) -> bool:
+        """Gives a trainer that was started ahead its folder; whether it was there to take it."""
+        stdin = self._process.stdin
+        if stdin is None or self.exited():
+            return False
+        try:
+            stdin.write(f"{workdir}\n".encode())
+            stdin.close()
+        except BrokenPipeError:
+            return False
+        return True
 
     @property
     def pid(self) -> int:
@@ -86,8 +108,10 @@ class TrainerProcess:
         """Kills whatever still lives and closes the pipes."""
         if self._process.returncode is None:
             self.reap()
-        for pipe in self.pipes.values():
-            pipe.close()
+        for pipe in (*self.pipes.values(), self._process.stdin):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
 def _enlarge(pipe: int) -> None:

@@ -65,14 +65,13 @@ def test_the_application_has_the_doorbell_under_its_agreed_name_and_no_results()
     assert not app.conf.task_acks_late
 
 
-def test_the_trainers_environment_has_nothing_of_the_workers_own(tmp_path: Path) -> None:
+def test_the_trainers_environment_has_nothing_of_the_workers_own() -> None:
     worker = {
         "PATH": "/bin",
         "MODELYARD_WORKER_BROKER_URL": "redis://:secret@h",
         "REMAP_SIGTERM": "SIGQUIT",
         "HOME": "/h",
     }
-    environment = trainer_environment(worker, tmp_path)
+    environment = trainer_environment(worker)
     assert environment["PATH"] == "/bin"
-    assert environment["TMPDIR"] == str(tmp_path / "tmp")
     assert not [name for name in environment if name.startswith(("MODELYARD", "REMAP"))]

@@ -1,16 +1,22 @@
-"""The trainer as a program. Nothing heavy is imported before the parent has heard that work began."""
+"""The trainer as a program.
+
+With `--workdir` it begins at once, and nothing heavy is imported before the parent has heard that work began. Without,
+it imports everything first and then waits for the folder's path, one line on standard input: the worker starts it ahead
+of the next job, since importing torch takes seconds.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from modelyard.v1.training_job_pb2 import TrainingJob
 
 from .assignment import Assignment
-from .stopping import Stopped, StopRequest, stop_with_parent
+from .stopping import Stopped, StopRequest
 from .update_stream import UpdateStream
 
 STOPPED = 143
@@ -20,11 +26,15 @@ STOPPED = 143
 def main() -> int:
     """Runs one job; answers the exit code."""
     parser = argparse.ArgumentParser(prog="modelyard_workers.trainer", description="Trains one job.")
-    parser.add_argument("--workdir", type=Path, required=True, help="folder with job.json, dataset.json and dataset")
+    parser.add_argument(
+        "--workdir", type=Path, help="folder with job.json, dataset.json and dataset; else read from stdin"
+    )
     parser.add_argument("--events-fd", type=int, required=True, help="file descriptor that updates are written to")
     arguments = parser.parse_args()
+    workdir = arguments.workdir or _await_folder()
+    if workdir is None:
+        return 0
     stop = StopRequest.by_signal()
-    stop_with_parent()
     # cuBLAS is deterministic only with a fixed workspace, and reads this when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
@@ -32,13 +42,26 @@ def main() -> int:
             updates.state(TrainingJob.STATE_PREPARING)
             from .run import run_job  # takes seconds: torch
 
-            run_job(Assignment(arguments.workdir), updates, stop)
+            run_job(Assignment(workdir), updates, stop)
     except Stopped:
         return STOPPED
     except BrokenPipeError:
         # Nobody reads any more, standard output neither: leave without the flush of it that would fail again.
         os._exit(STOPPED)
     return 0
+
+
+def _await_folder() -> Path | None:
+    """The folder to work in, when there is one; None if the worker ends without a job for us."""
+    from . import run  # noqa: F401 - what takes seconds is done while nobody waits
+
+    line = sys.stdin.readline().rstrip("\n")
+    if not line:
+        return None
+    folder = Path(line)
+    os.chdir(folder)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")
+    return folder
 
 
 if __name__ == "__main__":

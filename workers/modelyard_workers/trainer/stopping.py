@@ -1,13 +1,9 @@
-"""Being told to stop: by SIGTERM, or by the death of the parent."""
+"""Being told to stop, by SIGTERM. (The worker has arranged that the trainer dies with it, see `launcher`.)"""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 from types import FrameType
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Stopped(Exception):
@@ -39,13 +35,3 @@ class StopRequest:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.request()
-
-
-def stop_with_parent() -> None:
-    """Has the kernel send SIGTERM when the thread that started this process ends (prctl(2), PR_SET_PDEATHSIG).
-
-    A parent that died before this call is noticed at the first update: nobody reads the pipe.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
