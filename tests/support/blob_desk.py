@@ -16,7 +16,8 @@ from modelyard.core.database import Database
 from modelyard.registry.blob_store import BlobStore
 from modelyard.registry.sweeping import Sweeper
 from modelyard.registry.upload_ledger import Upload, UploadLedger
-from modelyard.registry.uploads import Blobs, Chunk, UploadLimits
+from modelyard.registry.upload_stream import Chunk
+from modelyard.registry.uploads import Blobs, UploadLimits
 
 PART_BYTES = 64
 TENANT = "default"

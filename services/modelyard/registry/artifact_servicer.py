@@ -14,7 +14,8 @@ from modelyard.v1 import artifact_service_pb2 as pb
 from modelyard.v1 import artifact_service_pb2_grpc
 
 from .content_converters import from_chunk, to_blob, to_upload
-from .uploads import Blobs, Chunk
+from .upload_stream import Chunk
+from .uploads import Blobs
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

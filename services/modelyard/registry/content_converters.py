@@ -10,7 +10,7 @@ from .content.messages import ColumnFacts
 from .datasets import Dataset, NewDataset
 from .field_checks import MAX_DISPLAY_NAME, check_by, check_labels, check_line
 from .upload_ledger import Blob, Upload
-from .uploads import Chunk
+from .upload_stream import Chunk
 from .wire import to_data_type, to_timestamp
 
 _FORMATS = {

@@ -11,7 +11,6 @@ are skipped, and the first to store the next ones goes on.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -22,31 +21,20 @@ from modelyard.core.errors import (
     DigestMismatch,
     InvalidFields,
     NotFound,
-    OffsetMismatch,
     ResourceExhausted,
     TooLarge,
     Unavailable,
 )
 
-from .blob_store import BlobStore, PartMissing, part_key
+from .background import Background
+from .blob_store import BlobStore, PartMissing
 from .upload_ledger import Blob, Upload, UploadLedger
+from .upload_stream import Chunk, PartStore, StreamWriter
 
-MAX_CHUNK_BYTES = 2 * 1024 * 1024
-"""Of one message on the way up."""
 SENT_CHUNK_BYTES = 1024 * 1024
 """Of one message on the way down."""
 
 _BUSY_RETRY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """One message of an upload stream."""
-
-    upload_id: str
-    """Needed in the first one."""
-    offset: int
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +58,7 @@ class Blobs:
         self._limits = limits
         self._upload_slots = _Slots(limits.tenant_uploads, "uploads")
         self._download_slots = _Slots(limits.tenant_downloads, "downloads")
+        self._background = Background()
         self._assemblies: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, tenant: str, digest: str, size_bytes: int) -> Upload:
@@ -104,7 +93,8 @@ class Blobs:
             if first is None:
                 raise InvalidFields.one("name", "expected uploads/{upload} in the first message; there was none")
             upload = await self._ledger.get(first.upload_id, tenant)
-            writer = _StreamWriter(self._store, self._ledger, tenant, upload, first.offset, self._limits.part_bytes)
+            parts = PartStore(self._store, self._ledger, self._background, tenant)
+            writer = StreamWriter(parts, upload, first.offset, self._limits.part_bytes)
             if not upload.complete:
                 await writer.take(first)
                 async for chunk in arriving:
@@ -137,8 +127,8 @@ class Blobs:
                     offset += len(data)
 
     async def close(self) -> None:
-        """Waits for content that is being checked."""
-        await asyncio.gather(*self._assemblies.values(), return_exceptions=True)
+        """Waits for what is still being stored or checked."""
+        await self._background.close()
 
     async def _finish(self, upload: Upload, tenant: str) -> Upload:
         """Checks the content and makes it a blob, once however many callers ask; goes on if they hang up."""
@@ -146,15 +136,10 @@ class Blobs:
             return upload
         assembly = self._assemblies.get(upload.id)
         if assembly is None:
-            assembly = self._assemblies[upload.id] = asyncio.create_task(self._assemble(upload))
-            assembly.add_done_callback(lambda ended: self._forget(upload.id, ended))
+            assembly = self._assemblies[upload.id] = self._background.start(self._assemble(upload))
+            assembly.add_done_callback(lambda _: self._assemblies.pop(upload.id))
         await asyncio.shield(assembly)
         return await self._ledger.get(upload.id, tenant)
-
-    def _forget(self, upload_id: str, assembly: asyncio.Task[None]) -> None:
-        del self._assemblies[upload_id]
-        if not assembly.cancelled():
-            assembly.exception()  # every caller may have hung up: nobody else looks at it then
 
     async def _assemble(self, upload: Upload) -> None:
         keys = await self._ledger.part_keys(upload)
@@ -173,57 +158,6 @@ class Blobs:
             raise
         await self._ledger.complete(upload)
         await self._store.delete_parts(keys)
-
-
-class _StreamWriter:
-    """Gathers one stream's chunks into parts."""
-
-    def __init__(
-        self, store: BlobStore, ledger: UploadLedger, tenant: str, upload: Upload, position: int, part_bytes: int
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._tenant = tenant
-        self.upload = upload
-        """As of the last part."""
-        self._position = position
-        self._part_bytes = part_bytes
-        self._buffer: list[bytes] = []
-        self._buffered = 0
-        if not 0 <= position <= upload.committed_bytes:
-            raise _offset_mismatch(upload, position)
-
-    async def take(self, chunk: Chunk) -> None:
-        """Takes the next bytes; stores a part when enough are there."""
-        end = self._position + self._buffered
-        if len(chunk.data) > MAX_CHUNK_BYTES:
-            raise TooLarge(
-                f"the chunk has {len(chunk.data)} bytes, at most {MAX_CHUNK_BYTES} are allowed",
-                metadata={"limit_bytes": str(MAX_CHUNK_BYTES)},
-            )
-        if chunk.offset != end:
-            raise _offset_mismatch(self.upload, chunk.offset, expected=end)
-        if end + len(chunk.data) > self.upload.size_bytes:
-            raise InvalidFields.one(
-                "data", f"reaches to byte {end + len(chunk.data)}, announced were {self.upload.size_bytes}"
-            )
-        self._buffer.append(chunk.data)
-        self._buffered += len(chunk.data)
-        if self._buffered >= self._part_bytes:
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Stores what is buffered, except for what somebody else has stored meanwhile."""
-        data, first = memoryview(b"".join(self._buffer)), self._position
-        self._buffer, self._position, self._buffered = [], first + len(data), 0
-        while first + len(data) > self.upload.committed_bytes and not self.upload.complete:
-            rest = data[self.upload.committed_bytes - first :]
-            key = part_key(self.upload.id, self.upload.committed_bytes, secrets.token_hex(4))
-            await self._store.put_part(key, rest)
-            appended = await self._ledger.append(self.upload, len(rest), key)
-            if appended is None:
-                await self._store.delete_parts([key])
-            self.upload = appended or await self._ledger.get(self.upload.id, self._tenant)
 
 
 class _Slots:
@@ -261,10 +195,3 @@ async def _lively(chunks: AsyncIterator[Chunk], idle_s: float) -> AsyncIterator[
         if chunk is None:
             return
         yield chunk
-
-
-def _offset_mismatch(upload: Upload, got: int, *, expected: int | None = None) -> OffsetMismatch:
-    where = f"at {expected}" if expected is not None else f"at 0 to {upload.committed_bytes}"
-    return OffsetMismatch(
-        f"expected bytes {where}, got {got}", metadata={"committed_bytes": str(upload.committed_bytes)}
-    )

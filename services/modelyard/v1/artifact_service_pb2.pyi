@@ -121,7 +121,9 @@ class WriteUploadRequest(_message.Message):
     name: _builtins.str
     """`uploads/{upload}`; needed in the first message of a stream, ignored later."""
     offset: _builtins.int
-    """Offset of the first byte of `data` in the whole content."""
+    """Offset of the first byte of `data` in the whole content. The first message may begin before `committed_bytes`: what
+    is stored already is skipped. Beyond it, or with a gap between two messages, OUT_OF_RANGE with OFFSET_MISMATCH.
+    """
     data: _builtins.bytes
     """At most 2 MiB."""
     def __init__(

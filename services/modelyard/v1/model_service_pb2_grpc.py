@@ -167,7 +167,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollbackModelAlias(self, request, context):
-        """Points an alias back to the version it had before its last move.
+        """Points an alias back to the version it had before its last move. Rolling back again goes further back, to the version
+        before the move before that, never forth again; FAILED_PRECONDITION when no move is left to undo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,7 +55,9 @@ class ModelServiceStub:
     DeleteModelAlias: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelAliasRequest, _model_service_pb2.DeleteModelAliasResponse]
     """Deletes an alias: what no alias points to is no longer served."""
     RollbackModelAlias: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.RollbackModelAliasRequest, _model_pb2.ModelAlias]
-    """Points an alias back to the version it had before its last move."""
+    """Points an alias back to the version it had before its last move. Rolling back again goes further back, to the version
+    before the move before that, never forth again; FAILED_PRECONDITION when no move is left to undo.
+    """
     ListModelAliasChanges: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelAliasChangesRequest, _model_service_pb2.ListModelAliasChangesResponse]
     """Every move of a model's aliases, newest first."""
     WatchModels: _grpc.UnaryStreamMultiCallable[_model_service_pb2.WatchModelsRequest, _model_service_pb2.WatchModelsResponse]
@@ -89,7 +91,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     DeleteModelAlias: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelAliasRequest, _model_service_pb2.DeleteModelAliasResponse]  # type: ignore[assignment]
     """Deletes an alias: what no alias points to is no longer served."""
     RollbackModelAlias: _aio.UnaryUnaryMultiCallable[_model_service_pb2.RollbackModelAliasRequest, _model_pb2.ModelAlias]  # type: ignore[assignment]
-    """Points an alias back to the version it had before its last move."""
+    """Points an alias back to the version it had before its last move. Rolling back again goes further back, to the version
+    before the move before that, never forth again; FAILED_PRECONDITION when no move is left to undo.
+    """
     ListModelAliasChanges: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelAliasChangesRequest, _model_service_pb2.ListModelAliasChangesResponse]  # type: ignore[assignment]
     """Every move of a model's aliases, newest first."""
     WatchModels: _aio.UnaryStreamMultiCallable[_model_service_pb2.WatchModelsRequest, _model_service_pb2.WatchModelsResponse]  # type: ignore[assignment]
@@ -180,7 +184,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.RollbackModelAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.ModelAlias, _abc.Awaitable[_model_pb2.ModelAlias]]:
-        """Points an alias back to the version it had before its last move."""
+        """Points an alias back to the version it had before its last move. Rolling back again goes further back, to the version
+        before the move before that, never forth again; FAILED_PRECONDITION when no move is left to undo.
+        """
 
     @_abc_1.abstractmethod
     def ListModelAliasChanges(

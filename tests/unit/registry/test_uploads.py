@@ -24,7 +24,7 @@ from modelyard.core.errors import (
     Unavailable,
 )
 from modelyard.registry.blob_store import blob_key, part_key
-from modelyard.registry.uploads import MAX_CHUNK_BYTES, Chunk
+from modelyard.registry.upload_stream import MAX_CHUNK_BYTES, Chunk
 from support.blob_desk import PART_BYTES, TENANT, BlobDesk, cut, listed, stream
 from support.waiting import eventually
 
@@ -244,6 +244,22 @@ async def test_a_caller_who_hangs_up_at_the_end_finds_the_blob_complete(desk: Bl
 
 async def _is_assembling(desk: BlobDesk) -> bool:
     return bool(desk.blobs._assemblies)
+
+
+async def test_a_part_that_is_being_stored_when_the_caller_hangs_up_counts(desk: BlobDesk) -> None:
+    upload = await desk.start(CONTENT)
+    writing = asyncio.create_task(desk.write(upload, CONTENT, chunk_bytes=PART_BYTES))
+    await eventually(lambda: _is_storing(desk))
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    await desk.blobs.close()
+    after = await desk.blobs.get(TENANT, upload.id)
+    assert after.committed_bytes == PART_BYTES * len(await desk.keys("uploads")) > 0
+
+
+async def _is_storing(desk: BlobDesk) -> bool:
+    return bool(desk.blobs._background._tasks)
 
 
 async def test_an_upload_with_all_bytes_is_finished_by_whoever_asks(desk: BlobDesk) -> None:
