@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 import tempfile
 from pathlib import Path
@@ -53,8 +54,10 @@ def main() -> int:
 
 def _await_folder() -> Path | None:
     """The folder to work in, when there is one; None if the worker ends without a job for us."""
-    from . import run  # noqa: F401 - what takes seconds is done while nobody waits
+    from . import export, run  # noqa: F401 - what takes seconds is done while nobody waits
 
+    if not select.select([sys.stdin], [], [], 0)[0]:
+        export.preload()
     line = sys.stdin.readline().rstrip("\n")
     if not line:
         return None

@@ -52,6 +52,13 @@ def export_onnx(served: nn.Module, input_shape: tuple[int, ...], output: str) ->
     return content
 
 
+def preload() -> None:
+    """Imports what the first export would: some seconds, for a trainer that has nothing to do yet."""
+    import onnxruntime  # noqa: F401
+    import onnxscript  # noqa: F401
+    import torch._dynamo  # noqa: F401
+
+
 def _strip(model: ModelProto) -> None:
     """Takes out what names this machine: source paths and lines on every node, the build of PyTorch.
 
