@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from modelyard.gateway.application import Gateway
 from modelyard.registry.application import open_registry
+from modelyard.v1 import model_service_pb2
 from support.gateway import (
     TABLE,
     GatewayClient,
@@ -22,6 +25,7 @@ from support.identity import Identity
 from support.postgres_server import PostgresServer, postgres_server
 from support.redis_server import RedisServer, redis_server
 from support.registry import RegistryClient, client, registry_settings
+from support.waiting import eventually
 
 
 @pytest.fixture(scope="session")
@@ -64,14 +68,39 @@ def registry_address(tmp_path: Path) -> str:
     return f"unix:{tmp_path}/registry.sock"
 
 
+async def _answers(registry: RegistryClient) -> bool:
+    """Whether the registry is reached: after it was away, gRPC lets a moment pass before it tries again."""
+    with suppress(grpc.aio.AioRpcError):
+        await registry.models.ListModels(model_service_pb2.ListModelsRequest())
+        return True
+    return False
+
+
+RegistryAt = Callable[[], AbstractAsyncContextManager[RegistryClient]]
+
+
 @pytest.fixture
-async def registry(registry_address: str, identity: Identity, tmp_path: Path) -> AsyncIterator[RegistryClient]:
-    """A registry with a dataset `datasets/table`, and an administrator's client."""
-    async with (
-        open_registry(registry_settings(identity, tmp_path)) as registry,
-        serve(registry.service(), identity, listen=registry_address) as address,
-        client(address, registry, identity) as registry_client,
-    ):
+def start_registry(registry_address: str, identity: Identity, tmp_path: Path) -> RegistryAt:
+    """Starts the registry: each time the same one, on the same data at the same address; with an administrator's
+    client."""
+
+    @asynccontextmanager
+    async def start() -> AsyncIterator[RegistryClient]:
+        async with (
+            open_registry(registry_settings(identity, tmp_path)) as registry,
+            serve(registry.service(), identity, listen=registry_address) as address,
+            client(address, registry, identity) as registry_client,
+        ):
+            await eventually(lambda: _answers(registry_client))
+            yield registry_client
+
+    return start
+
+
+@pytest.fixture
+async def registry(start_registry: RegistryAt) -> AsyncIterator[RegistryClient]:
+    """A registry with a dataset `datasets/table`."""
+    async with start_registry() as registry_client:
         await registry_client.create_dataset(TABLE)
         yield registry_client
 
