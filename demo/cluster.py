@@ -33,8 +33,7 @@ def running_cluster(data_dir: Path) -> Iterator[Endpoint]:
     environment = os.environ | {"XDG_STATE_HOME": str(data_dir / "state")}
     process = subprocess.Popen(command, env=environment)  # noqa: S603 - our own command
     try:
-        running = _wait_until_running(process, data_dir)
-        yield Endpoint(running.address, Path(running.token_file).read_text().strip())
+        yield _wait_until_running(process, data_dir)
     finally:
         process.send_signal(signal.SIGINT)
         code = process.wait(_STOP_LIMIT_S)
@@ -42,10 +41,13 @@ def running_cluster(data_dir: Path) -> Iterator[Endpoint]:
         raise ClusterFailedError(f"`modelyard up` ended with exit code {code}")
 
 
-def _wait_until_running(process: subprocess.Popen[bytes], data_dir: Path) -> state.LocalClusterState:
+def _wait_until_running(process: subprocess.Popen[bytes], data_dir: Path) -> Endpoint:
+    """The cluster's door, once every service behind it can be called."""
     deadline = time.monotonic() + _START_LIMIT_S
-    while (running := state.read(data_dir)) is None:
+    while True:
+        running = state.read(data_dir / "state/modelyard")
+        if running is not None:
+            return Endpoint(running.address, Path(running.token_file).read_text().strip())
         if process.poll() is not None or time.monotonic() > deadline:
             raise ClusterFailedError("the cluster did not start; see its lines above")
         time.sleep(_POLL_S)
-    return running

@@ -25,15 +25,11 @@ def truth_table(predictions: Sequence[float], truth: NDArray[np.float64]) -> Tab
     return table
 
 
-def provenance_table(answer: Answer) -> Table:
-    """Where the numbers came from."""
-    table = Table(box=None, padding=(0, 2), show_header=False)
-    table.add_column(style="dim")
-    table.add_column()
-    table.add_row("  version", answer.version)
-    for name, value in sorted(answer.parameters.items()):
-        table.add_row(f"  {name}", value)
-    return table
+def provenance_lines(answer: Answer) -> str:
+    """Where the numbers came from, as the pod says."""
+    names = ("version", "training_job", "dataset", "dataset_digest", "digest")
+    known = answer.parameters | {"version": answer.version}
+    return "\n".join(f"  [dim]{name:<15}[/] {known[name]}" for name in names if name in known)
 
 
 def draw_digit(image: NDArray[np.float32], logits: NDArray[np.float64], truth: int) -> Columns:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from cluster import ClusterFailedError, running_cluster
 from demo_data import Table, write_diabetes, write_digits
-from drawing import draw_digit, provenance_table, truth_table
+from drawing import draw_digit, provenance_lines, truth_table
 from foreign_client import Answer, TritonClient
 from rich.console import Console
 from rich.rule import Rule
@@ -25,7 +25,7 @@ from modelyard.core.errors import RemoteError
 from modelyard.training import recipes
 from modelyard.v1.training_job_pb2 import TrainingJob
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 R2_MARGIN = 0.05
 """How far the network's R² may lie below the linear baseline's."""
@@ -79,19 +79,19 @@ def show_diabetes(client: Client, triton: TritonClient, table: Table) -> None:
     console.print(Rule("3. Trained, exported, compared, published"))
     check_diabetes(job)
     check_parity(client, job)
-    console.print(Rule("4. Served: asked by the stock Triton client, which has never heard of Modelyard"))
+    console.print(Rule("4. Served: the stock Triton client asks through the door"))
     wait_until_served(client, "diabetes", "1", table)
     chosen = np.arange(0, len(table.rows), len(table.rows) // 8)[:8]
     answer = triton.predict("diabetes", table.rows[chosen], output="prediction")
     console.print(truth_table([values[0] for values in answer.values], table.truth[chosen]))
-    console.print(provenance_table(answer))
+    console.print(provenance_lines(answer), soft_wrap=True)
     check_provenance(answer, job)
     show_swap(client, triton, table)
 
 
 def show_swap(client: Client, triton: TritonClient, table: Table) -> None:
     """Trains version 2 while a client keeps asking."""
-    console.print(Rule("5. A second version, trained and swapped in while a client keeps asking"))
+    console.print(Rule("5. A second version is swapped in while a client keeps asking"))
     load = triton.keep_asking("diabetes", table.rows[0])
     try:
         job = train(client, recipe="diabetes", seed=2)

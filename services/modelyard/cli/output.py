@@ -23,7 +23,7 @@ from rich.table import Table
 from modelyard.core.errors import ModelyardError, RemoteError, to_status
 
 out = Console(soft_wrap=True)
-err = Console(stderr=True)
+err = Console(stderr=True, soft_wrap=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
 
