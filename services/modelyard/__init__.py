@@ -1,12 +1,14 @@
 """Modelyard: submit a training job over gRPC, have its ONNX result served by every pod seconds later.
 
-    import modelyard
+```python
+import modelyard
 
-    with modelyard.Client() as client:
-        client.datasets.upload("diabetes.csv")
-        job = client.training.submit(spec)
-        client.training.wait(job.name)
-        client.predict("diabetes", {"input": rows})
+with modelyard.Client() as client:
+    client.datasets.upload("diabetes.csv")
+    job = client.training.submit(spec)
+    client.training.wait(job.name)
+    client.predict("diabetes", {"input": rows})
+```
 """
 
 from __future__ import annotations
