@@ -44,7 +44,8 @@ class Upstreams:
             stub = health_pb2_grpc.HealthStub(channel)
             while True:
                 try:
-                    async for answer in stub.Watch(health_pb2.HealthCheckRequest(service="")):
+                    watch = stub.Watch(health_pb2.HealthCheckRequest())  # type: ignore[attr-defined]  # set by itself
+                    async for answer in watch:
                         await self._note(address, serving=answer.status == SERVING)
                 except grpc.aio.AioRpcError as error:
                     log.debug("health unknown", address=address, code=error.code().name)
