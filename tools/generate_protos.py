@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 SERVICES = ROOT / "services"
 # Messages and gRPC classes by grpcio-tools, their typed stubs (with the comments as docstrings) by mypy-protobuf.
-PLUGINS = ("python", "grpc_python", "mypy", "mypy_grpc")
+PLUGINS = ("python_out=", "grpc_python_out=", "mypy_out=quiet:", "mypy_grpc_out=quiet:")
 WELL_KNOWN = str(files("grpc_tools") / "_proto")
 
 
@@ -38,7 +38,7 @@ def run_protoc(*arguments: str) -> None:
 def generate(target: Path) -> None:
     """Writes all generated files under `target`, laid out as in `services/`."""
     public = sorted(str(path) for path in (PROTOS / "modelyard/v1").glob("*.proto"))
-    run_protoc(*(f"--{plugin}_out={target}" for plugin in PLUGINS), *public)
+    run_protoc(*(f"--{plugin}{target}" for plugin in PLUGINS), *public)
     for module in target.glob("modelyard/v1/*_pb2_grpc.py"):
         if "class " not in module.read_text():  # protoc writes an empty one for a file without a service
             module.unlink()
