@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class GatewayClient:
         self.training = training_service_pb2_grpc.TrainingServiceStub(channel)
         self.worker = worker_service_pb2_grpc.WorkerServiceStub(channel)
         self.access = access_service_pb2_grpc.AccessServiceStub(channel)
-        self.health = health_pb2_grpc.HealthStub(channel)
+        self.health: Any = health_pb2_grpc.HealthStub(channel)
 
     async def submit(
         self, spec: training_spec_pb2.TrainingSpec | None = None, *, request_id: str = "", **fields: Any
@@ -78,7 +78,7 @@ class GatewayClient:
         request = training_service_pb2.CancelTrainingJobRequest(name=name, request_id=request_id)
         return await self.training.CancelTrainingJob(request)
 
-    def watch(self, name: str, after: int = 0) -> AsyncIterator[training_job_pb2.TrainingJobEvent]:
+    def watch(self, name: str, after: int = 0) -> AsyncIterable[training_job_pb2.TrainingJobEvent]:
         """The job's events."""
         request = training_service_pb2.WatchTrainingJobRequest(name=name, after_sequence=after)
         return self.training.WatchTrainingJob(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import update
 
@@ -119,7 +120,7 @@ class JobDesk:
         self.watch = Watch(self.ledger, self.notices)
         self.leases.end_grace()
 
-    async def submit(self, request_id: str = "", **content: str) -> Job:
+    async def submit(self, request_id: str = "", **content: Any) -> Job:
         """A new job."""
         return await self.submissions.submit(submission(request_id, **content), caller())
 

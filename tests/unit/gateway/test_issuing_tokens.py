@@ -25,7 +25,7 @@ async def test_an_issued_token_says_what_was_asked_for(tokens: Tokens, identity:
         caller(), subject="notebook", tenant="", roles=frozenset({"viewer", "predictor"}), lifetime_s=DAY_S
     )
     who = TokenVerifier.from_file(identity.keys_file).verify(record.secret)
-    assert (who.subject, who.tenant, who.roles) == ("notebook", "default", {"viewer", "predictor"})
+    assert (who.subject, who.tenant, who.roles) == ("notebook", "default", frozenset({"viewer", "predictor"}))
     assert who.expire_time == pytest.approx(record.expire_time / 1e6)
     assert record.expire_time - record.create_time == pytest.approx(DAY_S * 1e6)
 

@@ -155,10 +155,14 @@ def test_unseen_updates_continue_exactly_where_the_recorded_ones_end(received: i
         ]
 
 
+def _update(kind: str, i: int) -> Update:
+    made: dict[str, Update] = {"p": _progress(i), "l": LogLine(str(i)), "s": State.RUNNING, "e": EVALUATION}
+    return made[kind]
+
+
 @given(st.lists(st.sampled_from("plse"), max_size=400))
 def test_thinning_drops_only_surplus_progress_and_keeps_the_newest(kinds: list[str]) -> None:
-    make = {"p": _progress, "l": lambda i: LogLine(str(i)), "s": lambda _i: State.RUNNING, "e": lambda _i: EVALUATION}
-    updates: list[Update] = [make[kind](i) for i, kind in enumerate(kinds)]
+    updates = [_update(kind, i) for i, kind in enumerate(kinds)]
     kept = list(thinned(updates))
     wanted = [update for update in updates if update in kept]
     assert kept == wanted  # the order stays

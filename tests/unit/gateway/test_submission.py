@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Table, func, select
 
 from modelyard.core.errors import NotFound, RequestIdReused
 from modelyard.gateway import tables
@@ -14,7 +14,7 @@ from modelyard.gateway.jobs import State
 from support.job_desk import JobDesk, caller, submission
 
 
-async def _count(desk: JobDesk, table: object) -> int:
+async def _count(desk: JobDesk, table: Table) -> int:
     async with desk.database.read() as connection:
         return (await connection.execute(select(func.count()).select_from(table))).scalar_one()
 
