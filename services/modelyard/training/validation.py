@@ -175,9 +175,17 @@ def _check_network(spec: pb.TrainingSpec, columns: ColumnPlan | None, at: Field)
         return None
     answer = output_field(spec.network, field)
     shape = plan.output_shape
+    _check_batch_norm(spec, plan, at.child("batch_size"))
     if answer.check(len(shape) == 1, f"expected the network to end in a vector, got {shape_text(shape)}"):
         _check_output_count(spec.task, columns, shape[0], answer)
     return plan
+
+
+def _check_batch_norm(spec: pb.TrainingSpec, plan: NetworkPlan, at: Field) -> None:
+    """A single row has no spread to normalise by."""
+    is_normalised = any(layer.layer.HasField("batch_norm") for layer in plan.layers)
+    by_single_rows = spec.batch_size == 1 and not spec.optimizer.HasField("gradient_descent")
+    at.check(not (is_normalised and by_single_rows), "expected 2 or more for batch normalisation, got 1")
 
 
 def _check_output_count(task: int, columns: ColumnPlan | None, outputs: int, at: Field) -> None:

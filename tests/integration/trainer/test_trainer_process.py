@@ -123,6 +123,8 @@ def test_bad_data_fail_the_job_and_not_the_trainer(tmp_path: Path, rows: list[st
     assert (ended.exit_code, ended.states) == (0, ["PREPARING"])
     assert ended.result.failed.reason == TrainingJob.FAILURE_REASON_DATA
     assert said in ended.result.failed.message
+    assert f"failed: {ended.result.failed.message}" in ended.output
+    assert "Traceback" not in ended.output
     assert not (folder / "model.onnx").exists()
 
 

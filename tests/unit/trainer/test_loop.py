@@ -115,6 +115,15 @@ def test_a_validation_loss_that_is_not_finite_is_called_diverged() -> None:
         run(state)
 
 
+def test_a_long_epoch_is_not_waited_for_when_the_loss_is_no_number() -> None:
+    network = nn.Linear(2, 1)
+    nn.init.constant_(network.weight, float("nan"))
+    state = state_for(network)
+    with pytest.raises(Diverged, match="the training loss of epoch 1 is nan"):
+        run(state)
+    assert state.step == 1
+
+
 def test_a_request_to_stop_is_heard_at_the_next_step() -> None:
     stop = StopRequest()
     state = state_for(nn.Linear(2, 1))

@@ -235,6 +235,15 @@ def test_a_network_must_end_in_a_vector() -> None:
     assert found["network.layer_list.layers[0]"] == "expected the network to end in a vector, got [10, 6, 6]"
 
 
+def test_batch_normalisation_needs_more_than_one_row() -> None:
+    assert (
+        "expected 2 or more for batch normalisation"
+        in violations(classification(batch_size=1), pictures())["batch_size"]
+    )
+    whole = pb.Optimizer(learning_rate=1, gradient_descent=pb.GradientDescent())
+    assert check_spec(classification(batch_size=1, optimizer=whole), pictures()).parameter_count > 0
+
+
 def test_only_a_regression_target_is_standardised() -> None:
     assert "only the target" in violations(classification(standardize_target=True), pictures())["standardize_target"]
 

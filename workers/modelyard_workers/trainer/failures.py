@@ -54,6 +54,13 @@ def failure_of(error: Exception) -> TrainingFailure:
     return TrainingFailure(reason=_reason(error), message=_message(error)[:MAX_MESSAGE])
 
 
+def is_foreseen(error: Exception) -> bool:
+    """Whether the message says it all; anything else is worth a traceback in the job's log."""
+    if isinstance(error, JobFailure):
+        return not isinstance(error, TrainingRaised)
+    return isinstance(error, InvalidFields) or is_out_of_memory(error)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether Python, PyTorch on the CPU or PyTorch on an accelerator could not get memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

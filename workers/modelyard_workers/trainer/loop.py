@@ -104,7 +104,9 @@ def train(
 
             state.loss_sum += loss.detach() * len(rows)
             state.step += 1
-            meter.step_done(state, len(rows))
+            if meter.step_done(state, len(rows)):
+                # Now and then, because looking at a number makes an accelerator wait.
+                _finite(state.loss_sum.item(), "training", state.epoch + 1)
             stop.check()
 
         state.epoch += 1

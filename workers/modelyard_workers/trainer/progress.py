@@ -39,13 +39,15 @@ class ProgressMeter:
         self._next = clock()
         self._window = deque([(clock(), 0)], maxlen=WINDOW)
 
-    def step_done(self, state: TrainingState, rows: int) -> None:
-        """A step on so many rows is done; reports if it is time."""
+    def step_done(self, state: TrainingState, rows: int) -> bool:
+        """A step on so many rows is done; reports if it is time, and answers whether it was."""
         self._rows += rows
         now = self._clock()
-        if now >= self._next:
-            self._next = now + INTERVAL_S
-            self._report_at(now, state)
+        if now < self._next:
+            return False
+        self._next = now + INTERVAL_S
+        self._report_at(now, state)
+        return True
 
     def finished(self, state: TrainingState) -> None:
         """The last epoch is done; reports in any case."""

@@ -15,7 +15,7 @@ from modelyard.v1.worker_service_pb2 import FinishTrainingJobRequest, TrainedArt
 from .assignment import Assignment
 from .evaluation import check_gates, evaluate, summary
 from .export import export_onnx
-from .failures import JobFailure, failure_of
+from .failures import failure_of, is_foreseen
 from .fitting import fit
 from .hardware import choose_device
 from .parity import check_parity
@@ -35,7 +35,7 @@ def run_job(assignment: Assignment, updates: UpdateStream, stop: StopRequest) ->
     except (Stopped, BrokenPipeError):
         raise
     except Exception as error:  # noqa: BLE001  # whatever it was, the parent must hear of it
-        if not isinstance(error, JobFailure) or error.__cause__ is not None:
+        if not is_foreseen(error):
             traceback.print_exc()
         result = FinishTrainingJobRequest(failed=failure_of(error))
         say(f"failed: {result.failed.message}")
