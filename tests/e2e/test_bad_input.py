@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 
 from modelyard import Client, RemoteError
+from modelyard.client import blobs
+from modelyard.client.connection import Connection, Endpoint, translated
 from modelyard.core.names import shorten
+from modelyard.training import recipes
+from modelyard.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from modelyard.v1.model_service_pb2 import CreateModelVersionRequest
 from modelyard.v1.model_service_pb2_grpc import ModelServiceStub
 from modelyard.v1.training_spec_pb2 import TrainingSpec
 from support.diabetes import ROW, short_training
 from support.local_cluster import UpCluster
+from support.waiting import eventually_sync
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +92,28 @@ def test_an_unknown_dataset_is_named(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("adam: {}", "rmsprop: {}", "rmsprop"),
+        ("RELU", "SOFTSIGN", "SOFTSIGN"),
+        ("max_epochs: 1000", "max_epochs: many", "max_epochs"),
+        ("target_column", "target_colum", "target_colum"),
+    ],
+)
+def test_the_command_says_where_a_file_is_wrong(
+    cluster: UpCluster, tmp_path: Path, before: str, after: str, said: str
+) -> None:
+    text = recipes.recipe_text("diabetes")
+    assert before in text
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text.replace(before, after))
+    finished = cluster.run("train", "submit", path)
+    assert finished.returncode == 2
+    assert said in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         ("", "empty|no header|no column"),
@@ -127,10 +154,6 @@ def test_values_that_cannot_be_learned_from_are_refused_at_submission(
 
 
 def test_a_truncated_graph_becomes_no_version(cluster: UpCluster, client: Client, tmp_path: Path) -> None:
-    from modelyard.client import blobs
-    from modelyard.client.connection import Connection, Endpoint, translated
-    from modelyard.v1.artifact_service_pb2_grpc import ArtifactServiceStub
-
     path = tmp_path / "truncated.onnx"
     path.write_bytes(b"\x08\x0a\x12\x07pytorch" + b"\x3a\xff\xff\x7f")
     connection = Connection(Endpoint(cluster.address, cluster.token))
@@ -151,7 +174,7 @@ def test_a_truncated_graph_becomes_no_version(cluster: UpCluster, client: Client
 def test_a_wrong_tensor_shape_names_the_tensor(client: Client, diabetes_csv: Path) -> None:
     client.datasets.upload(diabetes_csv)
     client.training.wait(client.training.submit(short_training(model="shapes")).name)
-    deadline_predict(client)
+    wait_until_served(client)
     error = refusal(lambda: client.predict("shapes", {"input": ROW[:, :9]}))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "input" in error.message
@@ -159,9 +182,7 @@ def test_a_wrong_tensor_shape_names_the_tensor(client: Client, diabetes_csv: Pat
     assert "9" in error.message
 
 
-def deadline_predict(client: Client) -> None:
-    from support.waiting import eventually_sync
-
+def wait_until_served(client: Client) -> None:
     def answered() -> bool:
         try:
             return client.predict("shapes", {"input": ROW}).version == "1"
@@ -182,7 +203,7 @@ def test_a_five_megabyte_submission_is_refused_with_the_limit(client: Client) ->
 def test_a_five_megabyte_prediction_passes(client: Client, diabetes_csv: Path) -> None:
     client.datasets.upload(diabetes_csv)
     client.training.wait(client.training.submit(short_training(model="shapes")).name)
-    deadline_predict(client)
+    wait_until_served(client)
     error = refusal(lambda: client.predict("shapes", {"input": np.repeat(ROW, 150_000, axis=0)}))
     assert "batch" in error.message, shorten(str(error))
 
@@ -201,8 +222,6 @@ def test_no_token_and_a_foreign_one_are_refused_by_every_service(cluster: UpClus
 
 
 def test_an_expired_token_is_told_so(cluster: UpCluster, client: Client) -> None:
-    from support.waiting import eventually_sync
-
     secret = client.access.create_token("brief", ["viewer"], lifetime_s=1).secret
     with cluster.client(secret) as brief:
 

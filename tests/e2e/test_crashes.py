@@ -97,7 +97,7 @@ def test_jobs_survive_a_lost_broker(fragile: UpCluster, diabetes_csv: Path) -> N
         assert {client.training.wait(name).state for name in jobs} == {State.STATE_SUCCEEDED}
 
 
-def test_a_second_up_resumes_everything(fragile: UpCluster, diabetes_csv: Path) -> None:
+def test_a_second_up_resumes_everything_and_may_be_open(fragile: UpCluster, diabetes_csv: Path) -> None:
     with fragile.client() as client:
         client.datasets.upload(diabetes_csv)
         name = client.training.submit(short_training(model="resumed")).name
@@ -106,10 +106,16 @@ def test_a_second_up_resumes_everything(fragile: UpCluster, diabetes_csv: Path) 
     before = programs(fragile)
     assert fragile.stop() == 0
     assert not [process for process in before if process.is_running()]
+    fragile.options = ("--open",)
     fragile.start()
     with fragile.client() as client:
         assert client.training.get(name).model_version == "models/resumed/versions/1"
         eventually_sync(lambda: answers(client, "resumed"))
+    with fragile.client(token="") as anybody:
+        assert answers(anybody, "resumed")
+        with pytest.raises(RemoteError) as raised:
+            anybody.models.get("resumed")
+    assert raised.value.reason == "TOKEN_MISSING"
 
 
 def test_a_killed_up_leaves_nothing_running_and_the_next_one_resumes(fragile: UpCluster, diabetes_csv: Path) -> None:
