@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import update
+from sqlalchemy import BigInteger, bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import now_us
@@ -16,6 +16,27 @@ from .jobs import Job, State
 from .leases import Leases
 from .ledger import Ledger, selected, to_job
 from .tables import job_definitions, jobs
+
+# The decision: of any number of workers that ask at the same time, one finds the job still queued.
+_LEASE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job_id"), jobs.c.state == State.QUEUED)
+    .values(
+        state=State.LEASED,
+        attempt=jobs.c.attempt + 1,
+        worker=bindparam("new_worker"),
+        lease_until=now_us() + bindparam("lease_us", type_=BigInteger),
+        updates_received=0,
+        progress=None,
+        evaluation=None,
+        rung_time=None,
+        last_sequence=jobs.c.last_sequence + 1,
+        revision=jobs.c.revision + 1,
+        update_time=now_us(),
+    )
+    .returning(jobs.c.last_sequence)
+)
+_CLAIMED = selected().add_columns(job_definitions.c.dataset_snapshot).where(jobs.c.id == bindparam("job_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +73,7 @@ class Claims:
             sequence = await _lease(connection, job_id, worker, self._leases.duration_us)
             if sequence is None:
                 return None
-            query = selected().add_columns(job_definitions.c.dataset_snapshot).where(jobs.c.id == job_id)
-            row = (await connection.execute(query)).one()
+            row = (await connection.execute(_CLAIMED, {"job_id": job_id})).one()
             job = to_job(row)
             change = StateChange(State.LEASED, State.QUEUED, message=f"claimed by {worker}")
             await events.append(connection, job_id, [Event(sequence, job.update_time, job.attempt, change)])
@@ -63,23 +83,6 @@ class Claims:
 
 async def _lease(connection: AsyncConnection, job_id: str, worker: str, lease_us: int) -> int | None:
     """Raises the attempt and leases the job if it is queued; the sequence number of the event to write, else None."""
-    statement = (
-        update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.state == State.QUEUED)
-        .values(
-            state=State.LEASED,
-            attempt=jobs.c.attempt + 1,
-            worker=worker,
-            lease_until=now_us() + lease_us,
-            updates_received=0,
-            progress=None,
-            evaluation=None,
-            rung_time=None,
-            last_sequence=jobs.c.last_sequence + 1,
-            revision=jobs.c.revision + 1,
-            update_time=now_us(),
-        )
-        .returning(jobs.c.last_sequence)
-    )
-    sequence: int | None = (await connection.execute(statement)).scalar_one_or_none()
+    parameters = {"job_id": job_id, "new_worker": worker, "lease_us": lease_us}
+    sequence: int | None = (await connection.execute(_LEASE, parameters)).scalar_one_or_none()
     return sequence

@@ -11,11 +11,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, bindparam, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .jobs import FailureReason, State
 from .tables import job_events
+
+_INSERT = insert(job_events)
+_PAGE = (
+    select(job_events)
+    .where(job_events.c.job_id == bindparam("job_id"), job_events.c.sequence > bindparam("after"))
+    .order_by(job_events.c.sequence)
+    .limit(bindparam("limit"))
+)
 
 
 @unique
@@ -71,17 +79,12 @@ class Event:
 async def append(connection: AsyncConnection, job_id: str, events: Sequence[Event]) -> None:
     """Writes events whose sequence numbers the caller has taken from the locked row."""
     if events:
-        await connection.execute(insert(job_events), [{"job_id": job_id, **_to_row(event)} for event in events])
+        await connection.execute(_INSERT, [{"job_id": job_id, **_to_row(event)} for event in events])
 
 
 async def read_page(connection: AsyncConnection, job_id: str, after: int, limit: int) -> list[Event]:
     """At most `limit` events after sequence number `after`, in order."""
-    rows = await connection.execute(
-        select(job_events)
-        .where(job_events.c.job_id == job_id, job_events.c.sequence > after)
-        .order_by(job_events.c.sequence)
-        .limit(limit)
-    )
+    rows = await connection.execute(_PAGE, {"job_id": job_id, "after": after, "limit": limit})
     return [_from_row(row) for row in rows]
 
 

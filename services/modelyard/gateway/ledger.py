@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from typing import Any
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import Row, Select, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import Database, now_us
@@ -36,6 +36,13 @@ _MUTABLE = (
     "cancel_request_id", "rung_time", "start_time", "finish_time",
 )  # fmt: skip
 _FIELDS = tuple(field.name for field in fields(Job))
+
+# Statements that are executed for every call are built once: building one costs as much as executing it.
+_JOBS = select(*_JOB_COLUMNS).join(job_definitions, job_definitions.c.job_id == jobs.c.id)
+_BY_ID = _JOBS.where(jobs.c.id == bindparam("job_id"))
+_LOCKED = _BY_ID.add_columns(now_us().label("now")).with_for_update(of=jobs)
+_UPDATE = update(jobs).where(jobs.c.id == bindparam("job_id"))
+_RING = insert(doorbells).values(due_time=now_us(), tries=0)
 
 
 class Edit:
@@ -102,13 +109,8 @@ class Edit:
             return
         self.change(revision=before.revision + 1, update_time=self.now)
         changed = {name: getattr(after, name) for name in _MUTABLE if getattr(after, name) != getattr(before, name)}
-        await connection.execute(
-            update(jobs)
-            .where(jobs.c.id == after.id)
-            .values(
-                last_sequence=after.last_sequence, revision=self.job.revision, update_time=self.now, **changed
-            )
-        )  # fmt: skip
+        changed |= {"last_sequence": after.last_sequence, "revision": self.job.revision, "update_time": self.now}
+        await connection.execute(_UPDATE, {"job_id": after.id, **changed})
         await events.append(connection, after.id, self._events)
         if self._ring:
             await ring(connection, after.id)
@@ -158,30 +160,30 @@ class Ledger:
     async def get(self, job_id: str, *, tenant: str | None = None) -> Job:
         """One job as it is now; raises NotFound as `edit` does."""
         async with self.database.read() as connection:
-            row = (await connection.execute(selected(tenant).where(jobs.c.id == job_id))).one_or_none()
-        if row is None:
-            raise NotFound.resource(job_name(job_id))
-        return to_job(row)
+            row = (await connection.execute(_BY_ID, {"job_id": job_id})).one_or_none()
+        return to_job(_visible(row, job_id, tenant))
 
 
 async def _open(connection: AsyncConnection, job_id: str, tenant: str | None) -> Edit:
-    statement = selected(tenant).add_columns(now_us().label("now")).where(jobs.c.id == job_id).with_for_update(of=jobs)
-    row = (await connection.execute(statement)).one_or_none()
-    if row is None:
-        raise NotFound.resource(job_name(job_id))
+    row = _visible((await connection.execute(_LOCKED, {"job_id": job_id})).one_or_none(), job_id, tenant)
     job = to_job(row)
     return Edit(job, max(row.now, job.update_time))
 
 
+def _visible(row: Row[Any] | None, job_id: str, tenant: str | None) -> Row[Any]:
+    if row is None or (tenant is not None and row.tenant != tenant):
+        raise NotFound.resource(job_name(job_id))
+    return row
+
+
 async def ring(connection: AsyncConnection, job_id: str) -> None:
     """Adds a doorbell, due at once."""
-    await connection.execute(insert(doorbells).values(job_id=job_id, due_time=now_us(), tries=0))
+    await connection.execute(_RING, {"job_id": job_id})
 
 
 def selected(tenant: str | None = None) -> Select[Any]:
     """A query for whole jobs, of one tenant or (None) of all; read its rows with `to_job`."""
-    query = select(*_JOB_COLUMNS).join(job_definitions, job_definitions.c.job_id == jobs.c.id)
-    return query if tenant is None else query.where(jobs.c.tenant == tenant)
+    return _JOBS if tenant is None else _JOBS.where(jobs.c.tenant == tenant)
 
 
 def to_job(row: Row[Any]) -> Job:

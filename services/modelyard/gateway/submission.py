@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
-from sqlalchemy import Select, insert
+from sqlalchemy import bindparam, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +19,17 @@ from .events import Event, StateChange
 from .jobs import Job, State
 from .ledger import Ledger, ring, selected, to_job
 from .tables import job_definitions, jobs
+
+_TIMES = ("create_time", "update_time", "rung_time")
+_WRITTEN = tuple({column.name for column in jobs.c} & set(Job.__slots__) - set(_TIMES))
+# Built once, see `ledger`.
+_BY_REQUEST_ID = (
+    selected()
+    .add_columns(jobs.c.request_digest)
+    .where(jobs.c.tenant == bindparam("of_tenant"), jobs.c.request_id == bindparam("of_request"))
+)
+_INSERT_JOB = insert(jobs).values(dict.fromkeys(_TIMES, now_us())).returning(*(jobs.c[name] for name in _TIMES))
+_INSERT_DEFINITION = insert(job_definitions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +107,8 @@ class Submissions:
         if not submission.request_id:
             return None
         async with self._ledger.database.read() as connection:
-            row = (await connection.execute(_by_request_id(submission, tenant))).one_or_none()
+            key = {"of_tenant": tenant, "of_request": submission.request_id}
+            row = (await connection.execute(_BY_REQUEST_ID, key)).one_or_none()
         if row is None:
             return None
         if row.request_digest != submission.content_digest:
@@ -107,22 +119,11 @@ class Submissions:
         """Job, first event and doorbell in one transaction."""
         async with self._ledger.database.write() as connection:
             job = await _insert_row(connection, job, submission)
-            await connection.execute(
-                insert(job_definitions).values(
-                    job_id=job.id, spec=plan.spec, dataset_snapshot=plan.dataset_snapshot
-                )
-            )  # fmt: skip
+            definition = {"job_id": job.id, "spec": plan.spec, "dataset_snapshot": plan.dataset_snapshot}
+            await connection.execute(_INSERT_DEFINITION, definition)
             await events.append(connection, job.id, [Event(1, job.create_time, 0, StateChange(State.QUEUED))])
             await ring(connection, job.id)
         return job
-
-
-def _by_request_id(submission: Submission, tenant: str) -> Select[Any]:
-    return (
-        selected(tenant)
-        .add_columns(jobs.c.request_digest)
-        .where(jobs.c.request_id == submission.request_id)
-    )  # fmt: skip
 
 
 def _new_job(submission: Submission, caller: Caller, plan: Plan) -> Job:
@@ -145,12 +146,7 @@ def _new_job(submission: Submission, caller: Caller, plan: Plan) -> Job:
 
 
 async def _insert_row(connection: AsyncConnection, job: Job, submission: Submission) -> Job:
-    columns = {column.name for column in jobs.c}
-    values = {name: getattr(job, name) for name in Job.__slots__ if name in columns}
-    values |= {
-        "request_id": submission.request_id or None, "request_digest": submission.content_digest,
-        "create_time": now_us(), "update_time": now_us(), "rung_time": now_us(),
-    }  # fmt: skip
-    returned = (jobs.c.create_time, jobs.c.update_time, jobs.c.rung_time)
-    row = (await connection.execute(insert(jobs).values(values).returning(*returned))).one()
+    values = {name: getattr(job, name) for name in _WRITTEN}
+    values |= {"request_id": submission.request_id or None, "request_digest": submission.content_digest}
+    row = (await connection.execute(_INSERT_JOB, values)).one()
     return replace(job, create_time=row.create_time, update_time=row.update_time, rung_time=row.rung_time)
