@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -82,11 +83,11 @@ def postgres_server() -> Iterator[PostgresServer]:
             eventually_sync(server.answers)
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # does not wait for clients
+            process.send_signal(signal.SIGQUIT)  # at once: nobody needs the data any more
             process.wait()
 
 
-def _unprivileged(folder: Path) -> dict[str, int | list[int]]:
+def _unprivileged(folder: Path) -> dict[str, Any]:
     """PostgreSQL refuses to run as root: the arguments that make it run as nobody, who then owns the folder."""
     if os.geteuid() != 0:
         return {}

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import psutil
@@ -78,7 +78,8 @@ class RegistryProgram:
     def _is_serving(self) -> bool:
         with sync_channel(self.address) as channel:
             try:
-                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+                stub: Any = health_pb2_grpc.HealthStub(channel)  # its stubs do not know Check
+                answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
             except grpc.RpcError:
                 return False
         return bool(answer.status == SERVING)

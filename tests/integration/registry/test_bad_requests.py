@@ -33,7 +33,7 @@ def version(**fields: Any) -> model_pb.CreateModelVersionRequest:
 
 
 def dataset(**fields: Any) -> dataset_pb.CreateDatasetRequest:
-    given = {"format": dataset_pb2.Dataset.FORMAT_CSV, "digest": DIGEST} | fields
+    given: dict[str, Any] = {"format": dataset_pb2.Dataset.FORMAT_CSV, "digest": DIGEST} | fields
     return dataset_pb.CreateDatasetRequest(dataset_id="d", dataset=dataset_pb2.Dataset(**given))
 
 
@@ -81,12 +81,16 @@ CASES: list[tuple[Call, str]] = [
     (lambda r: r.models.CreateModelVersion(version(labels={"": "x"})), "model_version.labels"),
     (lambda r: r.models.CreateModelVersion(version(labels={"k": "v" * 201})), "model_version.labels[k]"),
     (
-        lambda r: r.models.CreateModelVersion(model_pb.CreateModelVersionRequest(parent="m", model_version={})),
+        lambda r: r.models.CreateModelVersion(
+            model_pb.CreateModelVersionRequest(parent="m", model_version=model_pb2.ModelVersion())
+        ),
         "parent",
     ),
     (
         lambda r: r.models.CreateModelVersion(
-            model_pb.CreateModelVersionRequest(parent="models/m", model_version={"digest": DIGEST}, alias="1")
+            model_pb.CreateModelVersionRequest(
+                parent="models/m", model_version=model_pb2.ModelVersion(digest=DIGEST), alias="1"
+            )
         ),
         "alias",
     ),

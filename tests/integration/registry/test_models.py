@@ -31,7 +31,11 @@ async def create_model(registry: RegistryClient, model_id: str, request_id: str 
 
 
 async def test_a_model_is_created_once(registry: RegistryClient) -> None:
-    fields = {"display_name": "Prices", "description": "Of houses.\nIn euros.", "labels": {"team": "blue"}}
+    fields: dict[str, Any] = {
+        "display_name": "Prices",
+        "description": "Of houses.\nIn euros.",
+        "labels": {"team": "blue"},
+    }
     model = await create_model(registry, "prices", **fields)
     assert (model.name, model.display_name, model.description) == ("models/prices", "Prices", "Of houses.\nIn euros.")
     assert (dict(model.labels), model.tenant, model.latest_version) == ({"team": "blue"}, "default", 0)
@@ -178,8 +182,8 @@ async def test_tenants_do_not_see_each_other(
             blue.models.DeleteModelAlias(pb.DeleteModelAliasRequest(name="models/mine/aliases/live")),
         ):
             assert (await refusal(call)).code is Code.NOT_FOUND
-        for call in (create_model(blue, "mine"), blue.create_version("models/mine", digest=digest)):
-            assert (await refusal(call)).code is Code.ALREADY_EXISTS
+        for creation in (create_model(blue, "mine"), blue.create_version("models/mine", digest=digest)):
+            assert (await refusal(creation)).code is Code.ALREADY_EXISTS
     everything = await registry.models.ListModels(pb.ListModelsRequest())
     assert [model.tenant for model in everything.models] == ["default", "blue"]
     assert await version_numbers(registry, "models/mine") == [1]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -31,7 +32,7 @@ def publish(channel: grpc.Channel, folder: Path) -> model_pb2.ModelVersion:
     (folder / "model.onnx").write_bytes(onnx_bytes())
     digest = upload_file(artifact_service_pb2_grpc.ArtifactServiceStub(channel), folder / "model.onnx")
     request = model_service_pb2.CreateModelVersionRequest(
-        parent="models/m", model_version={"digest": digest}, alias="live"
+        parent="models/m", model_version=model_pb2.ModelVersion(digest=digest), alias="live"
     )
     return model_service_pb2_grpc.ModelServiceStub(channel).CreateModelVersion(request)
 
@@ -69,7 +70,7 @@ def test_a_stop_ends_watches_at_once_and_leaves_no_process(program: RegistryProg
 
 def test_its_services_are_listed(program: RegistryProgram) -> None:
     with sync_channel(program.address) as channel:
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         answer = next(stub.ServerReflectionInfo(iter([request])))
     names = {service.name for service in answer.list_services_response.service}

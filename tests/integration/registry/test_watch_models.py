@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from support.identity import Identity
 from support.registry import RegistryClient, running_registry
 
 
-async def changes(registry: RegistryClient, after_revision: int = 0) -> AsyncIterator[pb.WatchModelsResponse]:
+async def changes(registry: RegistryClient, after_revision: int = 0) -> AsyncGenerator[pb.WatchModelsResponse]:
     """What a pod is told, without heartbeats."""
     first = True
     async for message in registry.models.WatchModels(pb.WatchModelsRequest(after_revision=after_revision, pod="p")):

@@ -148,5 +148,5 @@ def test_aliases_do_what_a_plain_list_says(migrated: Path) -> None:
     machine = type("Machine", (AliasMachine,), {"template": migrated})
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=15, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow]),
+        settings=settings(max_examples=10, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow]),
     )

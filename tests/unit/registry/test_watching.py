@@ -140,7 +140,7 @@ async def test_watching_goes_on_after_the_database_was_away(database: Database) 
         await anext(updates)
         async with database.write() as connection:
             await connection.exec_driver_sql("ALTER TABLE revision RENAME TO away")
-        waiting = asyncio.create_task(anext(updates))  # type: ignore[arg-type]
+        waiting: asyncio.Task[Update] = asyncio.create_task(anext(updates))  # type: ignore[arg-type]
         done, _ = await asyncio.wait([waiting], timeout=0.1)
         assert not done
         async with database.write() as connection:
@@ -155,7 +155,7 @@ async def test_watching_ends_when_the_process_stops(database: Database) -> None:
     task = asyncio.create_task(watch.run())
     updates = watch.updates(0)
     await anext(updates)
-    waiting = asyncio.create_task(anext(updates))  # type: ignore[arg-type]
+    waiting: asyncio.Task[Update] = asyncio.create_task(anext(updates))  # type: ignore[arg-type]
     await asyncio.sleep(0)
     stopping.set()
     with pytest.raises(Unavailable) as raised:

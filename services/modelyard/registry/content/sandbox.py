@@ -52,6 +52,7 @@ class ContentReader:
         self._limits = limits or SandboxLimits()
         self._slots = asyncio.Semaphore(self._limits.processes)
         self._ready: asyncio.Task[Process] | None = None
+        self._taking = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._ready = asyncio.create_task(_start())
@@ -59,7 +60,9 @@ class ContentReader:
 
     async def __aexit__(self, *_exception: object) -> None:
         if self._ready is not None:
-            await _stop(await self._ready)
+            for process in await asyncio.gather(self._ready, return_exceptions=True):
+                if isinstance(process, Process):
+                    await _stop(process)
 
     async def read_table(self, path: Path, table_format: str) -> TableFacts:
         """What is in a `csv`, `parquet` or `npz` file; raises MalformedContent with the place, or TooLarge."""
@@ -94,8 +97,13 @@ class ContentReader:
 
     async def _take(self) -> Process:
         """The process that is ready; the next one is started behind it."""
-        taken, self._ready = self._ready, asyncio.create_task(_start())
-        process = await taken if taken is not None else await _start()
+        async with self._taking:
+            ready = self._ready
+            if ready is None or (ready.done() and ready.exception() is not None):
+                ready = asyncio.create_task(_start())
+            self._ready = ready
+            process = await asyncio.shield(ready)  # a caller that hangs up here leaves it to the next one
+            self._ready = asyncio.create_task(_start())
         return process if process.returncode is None else await _start()
 
     def _understand(self, process: Process, answer: bytes, complaint: bytes) -> dict[str, Any]:
