@@ -143,7 +143,7 @@ class Finishing:
 
     async def publish_stalled(self, limit: int = 20) -> int:
         """Publishes results whose worker no longer asks for it; how many."""
-        return sum([await self._publish_quietly(job_id) for job_id in await self._stalled(limit)])
+        return sum(await asyncio.gather(*map(self._publish_quietly, await self._stalled(limit))))
 
     async def _publish_quietly(self, job_id: str) -> bool:
         try:

@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from modelyard.core.logs import get_logger
 
+_REST_AFTER_ERROR_S = 1.0
+"""A database that is away is not asked five times a second, nor written about in the log so often."""
+
 log = get_logger()
 
 
@@ -37,20 +40,22 @@ class Routine:
         """Works until it is cancelled."""
         while True:
             self._woken.clear()
-            if await self._once() is not True:
-                await self._rest()
+            more, rest_s = await self._once()
+            if not more:
+                await self._rest(rest_s)
 
-    async def _once(self) -> object:
+    async def _once(self) -> tuple[bool, float]:
+        """Whether there is more to do right now, and otherwise how many seconds to wait."""
         try:
-            return await self._work()
+            return await self._work() is True, self._interval_s
         except Exception:
             log.exception("routine failed", routine=self.name)
             self._on_error()
-            return False
+            return False, max(self._interval_s, _REST_AFTER_ERROR_S)
 
-    async def _rest(self) -> None:
+    async def _rest(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(self._interval_s):
+            async with asyncio.timeout(seconds):
                 await self._woken.wait()
         except TimeoutError:
             return

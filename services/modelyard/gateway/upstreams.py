@@ -19,6 +19,7 @@ from modelyard.core.health import SERVING, Health
 from modelyard.core.logs import get_logger
 
 _RETRY_S = 0.5
+_PAUSE_S = 0.05
 
 log = get_logger()
 
@@ -43,14 +44,23 @@ class Upstreams:
         async with aio_channel(address) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             while True:
-                try:
-                    watch = stub.Watch(health_pb2.HealthCheckRequest())  # type: ignore[attr-defined]  # set by itself
-                    async for answer in watch:
-                        await self._note(address, serving=answer.status == SERVING)
-                except grpc.aio.AioRpcError as error:
-                    log.debug("health unknown", address=address, code=error.code().name)
-                await self._note(address, serving=False)
-                await asyncio.sleep(_RETRY_S)
+                # A stream may end for reasons of its own: the service is away only if the next one says nothing.
+                if not await self._listen(stub, address):
+                    await self._note(address, serving=False)
+                    await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _listen(self, stub: health_pb2_grpc.HealthStub, address: str) -> bool:
+        """Follows one stream to its end; whether it has said anything."""
+        heard = False
+        try:
+            watch = stub.Watch(health_pb2.HealthCheckRequest())  # type: ignore[attr-defined]  # set by itself
+            async for answer in watch:
+                heard = True
+                await self._note(address, serving=answer.status == SERVING)
+        except grpc.aio.AioRpcError as error:
+            log.debug("health stream ended", address=address, code=error.code().name)
+        return heard
 
     async def _note(self, address: str, *, serving: bool) -> None:
         if self._serving[address] is not serving:

@@ -163,6 +163,7 @@ class Fence(RuleBasedStateMachine):
         before = self.witness.job(job_id)
         try:
             self._run(self.desk.cancel(self._run(self.desk.ledger.get(job_id))))
+            assert not is_recorded(before)
         except WrongState:
             assert before["state"] in TERMINAL or is_recorded(before)
             assert self.witness.job(job_id) == before
