@@ -40,6 +40,8 @@ class Database:
         async with self.engine.connect() as connection:
             if self.is_sqlite:
                 await connection.exec_driver_sql("BEGIN")
+            else:  # PostgreSQL's default would show each statement a view of its own
+                await connection.execution_options(isolation_level="REPEATABLE READ")
             try:
                 yield connection
             finally:
