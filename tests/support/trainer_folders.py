@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,12 +127,11 @@ class RunningTrainer:
 
 
 @contextmanager
-def started(folder: Path, *, by: Sequence[str] = ()) -> Iterator[RunningTrainer]:
-    """Starts the trainer in `folder`, or the program `by` with the trainer's command; kills it in the end."""
+def started(folder: Path) -> Iterator[RunningTrainer]:
+    """Starts the trainer in `folder`; kills it in the end."""
     reading, writing = os.pipe()
-    trainer_command = (sys.executable, "-m", "modelyard_workers.trainer")
     process = subprocess.Popen(
-        [*by, *trainer_command, "--workdir", str(folder), "--events-fd", str(writing)],
+        [sys.executable, "-m", "modelyard_workers.trainer", "--workdir", str(folder), "--events-fd", str(writing)],
         pass_fds=(writing,),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,6 @@ from support.diabetes import ROW, write_diabetes
 from support.training_specs import flatten, linear, network, regression
 
 ALL_STATES = ["PREPARING", "RUNNING", "EVALUATING", "EXPORTING"]
-PARENT = (sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:], close_fds=False)")
-"""A program that starts its arguments and waits."""
 
 
 @pytest.fixture(scope="module")
@@ -189,14 +186,4 @@ def test_a_trainer_whose_updates_nobody_reads_ends(tmp_path: Path) -> None:
         trainer.wait_for(lambda update: update.progress.step > 0)
         trainer.close_events()
         assert trainer.process.wait(timeout=60) == 143
-    assert not (folder / "result.json").exists()
-
-
-def test_a_trainer_ends_with_its_parent(tmp_path: Path) -> None:
-    """Even while somebody else still reads its updates."""
-    folder = trainer_folders.prepare(tmp_path / "job", endless(), csv(numbers(100)), Dataset.FORMAT_CSV)
-    with trainer_folders.started(folder, by=PARENT) as trainer:
-        trainer.wait_for(lambda update: update.progress.step > 0)
-        trainer.process.kill()  # the parent
-        assert trainer.end().states == ["PREPARING", "RUNNING"]  # the stream ended: so did its only writer
     assert not (folder / "result.json").exists()

@@ -56,8 +56,9 @@ def _await_folder() -> Path | None:
     """The folder to work in, when there is one; None if the worker ends without a job for us."""
     from . import export, run  # noqa: F401 - what takes seconds is done while nobody waits
 
-    if not select.select([sys.stdin], [], [], 0)[0]:
-        export.preload()
+    for _ in export.preload():
+        if select.select([sys.stdin], [], [], 0)[0]:
+            break
     line = sys.stdin.readline().rstrip("\n")
     if not line:
         return None

@@ -52,11 +52,18 @@ def export_onnx(served: nn.Module, input_shape: tuple[int, ...], output: str) ->
     return content
 
 
-def preload() -> None:
-    """Imports what the first export would: some seconds, for a trainer that has nothing to do yet."""
+def preload() -> Iterator[None]:
+    """Does in parts, each a second or two, what makes the first export slow: for a trainer that waits for its job."""
     import onnxruntime  # noqa: F401
-    import onnxscript  # noqa: F401
+
+    yield
     import torch._dynamo  # noqa: F401
+
+    yield
+    import onnxscript  # noqa: F401
+
+    yield
+    export_onnx(nn.Linear(2, 1), (2,), "prediction")
 
 
 def _strip(model: ModelProto) -> None:
