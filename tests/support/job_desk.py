@@ -14,12 +14,14 @@ from modelyard.core.tokens import Caller
 from modelyard.gateway import events, tables
 from modelyard.gateway.cancellation import Cancellation
 from modelyard.gateway.claims import Claim, Claims
+from modelyard.gateway.doorbells import Doorbell
 from modelyard.gateway.events import Event
 from modelyard.gateway.finishing import Finishing, PublicationRefused, Result
 from modelyard.gateway.jobs import Job
 from modelyard.gateway.leases import Leases
 from modelyard.gateway.ledger import Ledger
 from modelyard.gateway.notices import Notices
+from modelyard.gateway.outbox import Bell, Outbox
 from modelyard.gateway.reports import Reports
 from modelyard.gateway.submission import Plan, Submission, Submissions
 from modelyard.gateway.watch import Watch
@@ -107,10 +109,11 @@ class JobDesk:
         self.clock = 1000.0
         """The process's clock in seconds; the database has its own."""
         self.notices = Notices()
-        self.doorbells_heard = 0
+        self.doorbells: list[Doorbell] = []
+        """Those that this process is to ring."""
         self.planner = FixedPlanner()
         self.publisher = publisher or MemoryPublisher()
-        self.ledger = Ledger(database, on_events=self.notices.announce, on_doorbell=self._on_doorbell)
+        self.ledger = Ledger(database, on_events=self.notices.announce, on_doorbell=self.doorbells.append)
         self.leases = Leases(self.ledger, lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS, clock=lambda: self.clock)
         self.submissions = Submissions(self.ledger, self.planner)
         self.claims = Claims(self.ledger, self.leases)
@@ -150,10 +153,14 @@ class JobDesk:
                 update(table).where(table.c.id == job.id, table.c.lease_until.is_not(None)).values(lease_until=1)
             )
 
+    def outbox(self, bell: Bell) -> Outbox:
+        """An outbox that has been given what this process is to ring."""
+        outbox = Outbox(self.database, bell)
+        while self.doorbells:
+            outbox.add(self.doorbells.pop(0))
+        return outbox
+
     async def history(self, job: Job) -> list[Event]:
         """All events of the job."""
         async with self.database.read() as connection:
             return await events.read_page(connection, job.id, 0, 1_000_000)
-
-    def _on_doorbell(self) -> None:
-        self.doorbells_heard += 1

@@ -20,6 +20,7 @@ from .access_servicer import AccessServicer
 from .cancellation import Cancellation
 from .claims import Claims
 from .doorbell import CeleryBell
+from .doorbells import Doorbell
 from .finishing import Finishing
 from .leases import Leases
 from .ledger import Ledger
@@ -51,11 +52,14 @@ class Gateway:
         self.stopping = asyncio.Event()
         self.health = Health()
         self._outbox = Outbox(database, bell)
-        self._relay = Routine("outbox", settings.outbox_interval_s, self._outbox.relay)
-        self.ledger = Ledger(database, on_events=self.notices.announce, on_doorbell=self._relay.wake)
+        self._relay = Routine("doorbells", settings.outbox_interval_s, self._outbox.relay)
+        self._relay_left = Routine("doorbells left behind", settings.outbox_interval_s, self._outbox.relay_left)
+        self.ledger = Ledger(database, on_events=self.notices.announce, on_doorbell=self._ring)
         self.leases = Leases(self.ledger, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
         self.finishing = Finishing(self.ledger, registry, lease_us=self.leases.duration_us)
-        self._reconciler = Reconciler(database, bell, ring_again_s=settings.ring_again_s, on_doorbell=self._relay.wake)
+        self._reconciler = Reconciler(
+            database, bell, ring_again_s=settings.ring_again_s, on_doorbell=self._relay_left.wake
+        )
         self._submissions = Submissions(self.ledger, RegistryPlanner(registry))
         self._tokens = Tokens(database, TokenSigner.from_file(settings.signing_key_file))
 
@@ -76,6 +80,7 @@ class Gateway:
         inspect = settings.ring_again_s / 3
         routines = (
             self._relay,
+            self._relay_left,
             Routine("reaper", settings.reap_interval_s, self.leases.reap, on_error=self.leases.give_grace),
             Routine("finisher", settings.reap_interval_s, self.finishing.publish_stalled),
             Routine("reconciler", inspect, self._reconciler.ring_again),
@@ -89,6 +94,10 @@ class Gateway:
             },
         )
         return (*(routine.run() for routine in routines), upstreams.run(), self._end_watches())
+
+    def _ring(self, doorbell: Doorbell) -> None:
+        self._outbox.add(doorbell)
+        self._relay.wake()
 
     async def _end_watches(self) -> None:
         await self.stopping.wait()

@@ -15,16 +15,17 @@ from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, insert, select, update
+from sqlalchemy import Row, Select, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import Database, now_us
 from modelyard.core.errors import NotFound, StaleAttempt
 
-from . import events
+from . import doorbells, events
+from .doorbells import Doorbell
 from .events import Event, Payload, StateChange
 from .jobs import HELD, FailureReason, Job, State, check_transition, job_name
-from .tables import doorbells, job_definitions, jobs
+from .tables import job_definitions, jobs
 
 _JOB_COLUMNS = [
     *(column for column in jobs.c if column.name not in {"request_id", "request_digest"}),
@@ -42,7 +43,6 @@ _JOBS = select(*_JOB_COLUMNS).join(job_definitions, job_definitions.c.job_id == 
 _BY_ID = _JOBS.where(jobs.c.id == bindparam("job_id"))
 _LOCKED = _BY_ID.add_columns(now_us().label("now")).with_for_update(of=jobs)
 _UPDATE = update(jobs).where(jobs.c.id == bindparam("job_id"))
-_RING = insert(doorbells).values(due_time=now_us(), tries=0)
 
 
 class Edit:
@@ -56,6 +56,8 @@ class Edit:
         """The database's clock, in microseconds; never before the job's last change."""
         self._events: list[Event] = []
         self._ring = False
+        self.doorbell: Doorbell | None = None
+        """The doorbell that was written, to be rung after the commit."""
 
     def require_attempt(self, attempt: int) -> None:
         """The fence: raises StaleAttempt unless this attempt holds the job."""
@@ -113,17 +115,12 @@ class Edit:
         await connection.execute(_UPDATE, {"job_id": after.id, **changed})
         await events.append(connection, after.id, self._events)
         if self._ring:
-            await ring(connection, after.id)
+            self.doorbell = await doorbells.write(connection, after.id)
 
     @property
     def told(self) -> bool:
         """Whether there is anything new in the job's history."""
         return bool(self._events)
-
-    @property
-    def rings(self) -> bool:
-        """Whether a doorbell was asked for."""
-        return self._ring
 
 
 class Ledger:
@@ -134,9 +131,10 @@ class Ledger:
         database: Database,
         *,
         on_events: Callable[[str, int], None] = lambda _job_id, _sequence: None,
-        on_doorbell: Callable[[], None] = lambda: None,
+        on_doorbell: Callable[[Doorbell], None] = lambda _doorbell: None,
     ) -> None:
-        """`on_events` hears of a job's new last sequence number, `on_doorbell` of new doorbells, after the commit."""
+        """`on_events` hears of a job's new last sequence number, `on_doorbell` of each doorbell that
+        this process is to ring, after the commit."""
         self.database = database
         self.on_events = on_events
         self.on_doorbell = on_doorbell
@@ -154,8 +152,8 @@ class Ledger:
         """Tells this process what has been committed."""
         if edit.told:
             self.on_events(edit.job.id, edit.job.last_sequence)
-        if edit.rings:
-            self.on_doorbell()
+        if edit.doorbell is not None:
+            self.on_doorbell(edit.doorbell)
 
     async def get(self, job_id: str, *, tenant: str | None = None) -> Job:
         """One job as it is now; raises NotFound as `edit` does."""
@@ -174,11 +172,6 @@ def _visible(row: Row[Any] | None, job_id: str, tenant: str | None) -> Row[Any]:
     if row is None or (tenant is not None and row.tenant != tenant):
         raise NotFound.resource(job_name(job_id))
     return row
-
-
-async def ring(connection: AsyncConnection, job_id: str) -> None:
-    """Adds a doorbell, due at once."""
-    await connection.execute(_RING, {"job_id": job_id})
 
 
 def selected(tenant: str | None = None) -> Select[Any]:

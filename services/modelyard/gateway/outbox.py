@@ -1,13 +1,14 @@
-"""Doorbells that were written with their job, and the relay that rings them after the commit.
+"""Rings doorbells after the commit that wrote them.
 
-A doorbell is deleted only after the broker has taken it. A replica takes doorbells for a while before it rings them, so
-that replicas do not ring the same ones; one that dies in between leaves them to the others. Ringing twice is harmless.
+The process that has written a doorbell rings it at once. What it could not ring, because the broker was away or the
+process has died, is found by looking: replicas take such doorbells before they ring, so that they do not ring the same
+ones. A doorbell is deleted only after the broker has it. Ringing twice is harmless.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from sqlalchemy import delete, func, select, update
@@ -15,13 +16,12 @@ from sqlalchemy import delete, func, select, update
 from modelyard.core.database import Database, now_us
 from modelyard.core.logs import get_logger
 
+from .doorbells import TAKEN_US, Doorbell
 from .jobs import job_name
 from .selection import chosen_once
 from .tables import doorbells
 
 _BATCH = 100
-_TAKEN_US = 30_000_000
-"""For so long a replica has the doorbells it has taken for itself."""
 _FIRST_RETRY_US = 250_000
 _LAST_RETRY_US = 5_000_000
 
@@ -42,39 +42,43 @@ class Bell(Protocol):
         """Doorbells in the broker that no worker has taken yet; raises BrokerAway."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Doorbell:
-    id: int
-    job_id: str
-    tries: int
-
-
 class Outbox:
     """Relays doorbells to the broker."""
 
     def __init__(self, database: Database, bell: Bell) -> None:
         self._database = database
         self._bell = bell
+        self._written: deque[Doorbell] = deque()
+
+    def add(self, doorbell: Doorbell) -> None:
+        """Takes what this process has just committed; `relay` rings it."""
+        self._written.append(doorbell)
 
     async def relay(self) -> bool:
-        """Rings one batch of what is due; whether there may be more to ring right now."""
+        """Rings one batch of what this process has written; whether there is more to ring right now."""
+        batch = [self._written.popleft() for _ in range(min(len(self._written), _BATCH))]
+        return bool(batch) and await self._ring(batch) and bool(self._written)
+
+    async def relay_left(self) -> bool:
+        """Rings one batch of what was left behind; whether there may be more to ring right now."""
         batch = await self._take()
-        if not batch:
-            return False
+        return bool(batch) and await self._ring(batch) and len(batch) == _BATCH
+
+    async def _ring(self, batch: Sequence[Doorbell]) -> bool:
+        """Whether the broker has taken all of them. Those that it has not are due again later."""
         rung = await self._bell.ring([job_name(doorbell.job_id) for doorbell in batch])
         await self._settle(batch[:rung], batch[rung:])
         if rung < len(batch):
             log.warning("the broker is away; doorbells wait", waiting=len(batch) - rung, tries=batch[rung].tries)
-            return False
-        return len(batch) == _BATCH
+        return rung == len(batch)
 
-    async def _take(self) -> list[_Doorbell]:
+    async def _take(self) -> list[Doorbell]:
         due = doorbells.c.due_time <= now_us()
         oldest = select(doorbells.c.id).where(due).order_by(doorbells.c.id).limit(_BATCH)
         statement = (
             update(doorbells)
             .where(doorbells.c.id.in_(chosen_once(oldest)))
-            .values(due_time=now_us() + _TAKEN_US, tries=doorbells.c.tries + 1)
+            .values(due_time=now_us() + TAKEN_US, tries=doorbells.c.tries + 1)
             .returning(doorbells.c.id, doorbells.c.job_id, doorbells.c.tries)
         )
         async with self._database.read() as connection:
@@ -82,9 +86,9 @@ class Outbox:
                 return []  # an idle gateway takes no write lock
         async with self._database.write() as connection:
             rows = await connection.execute(statement)
-            return sorted((_Doorbell(*row) for row in rows), key=lambda doorbell: doorbell.id)
+            return sorted((Doorbell(*row) for row in rows), key=lambda doorbell: doorbell.id)
 
-    async def _settle(self, rung: Sequence[_Doorbell], left: Sequence[_Doorbell]) -> None:
+    async def _settle(self, rung: Sequence[Doorbell], left: Sequence[Doorbell]) -> None:
         async with self._database.write() as connection:
             if rung:
                 await connection.execute(delete(doorbells).where(doorbells.c.id.in_([bell.id for bell in rung])))

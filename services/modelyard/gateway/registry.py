@@ -31,6 +31,7 @@ from modelyard.v1 import (
 from .converters import version_request
 from .finishing import PublicationRefused
 from .jobs import Job
+from .remembered import Remembered
 
 _TOKEN_LIFETIME_S = 600.0
 _MAX_TOKENS = 1000
@@ -77,9 +78,20 @@ class Registry:
         self._purse = TokenPurse(signer)
         self._timeout_s = timeout_s
         self._publication_timeout_s = publication_timeout_s
+        # A dataset never changes and is never deleted; who may see it is part of the key.
+        self._known_datasets: Remembered[tuple[str, str, frozenset[str]], dataset_pb2.Dataset] = Remembered(
+            lifetime_s=60, limit=256
+        )
+        # A model may be created at any time; then an old answer only means that publishing says what is said here.
+        self._known_tenants: Remembered[str, str | None] = Remembered(lifetime_s=5, limit=1024)
 
     async def dataset(self, name: str, *, subject: str, tenant: str, roles: frozenset[str]) -> dataset_pb2.Dataset:
-        """The dataset, if this caller may see it; raises NotFound or Unavailable."""
+        """The dataset, if this caller may see it; not to be changed. Raises NotFound or Unavailable."""
+        return await self._known_datasets.get(
+            (name, tenant, roles), lambda: self._ask_dataset(name, subject, tenant, roles)
+        )
+
+    async def _ask_dataset(self, name: str, subject: str, tenant: str, roles: frozenset[str]) -> dataset_pb2.Dataset:
         request = dataset_service_pb2.GetDatasetRequest(name=name)
         metadata = self._metadata(subject, tenant, roles)
         try:
@@ -91,6 +103,9 @@ class Registry:
 
     async def model_tenant(self, name: str) -> str | None:
         """The tenant that owns the model; None if there is no such model. Raises Unavailable."""
+        return await self._known_tenants.get(name, lambda: self._ask_model_tenant(name))
+
+    async def _ask_model_tenant(self, name: str) -> str | None:
         request = model_service_pb2.GetModelRequest(name=name)
         metadata = self._metadata("gateway", "", frozenset({"service"}))
         try:

@@ -14,10 +14,11 @@ from modelyard.core.database import now_us
 from modelyard.core.errors import RequestIdReused
 from modelyard.core.tokens import Caller
 
-from . import events
+from . import doorbells, events
+from .doorbells import Doorbell
 from .events import Event, StateChange
 from .jobs import Job, State
-from .ledger import Ledger, ring, selected, to_job
+from .ledger import Ledger, selected, to_job
 from .tables import job_definitions, jobs
 
 _TIMES = ("create_time", "update_time", "rung_time")
@@ -93,14 +94,14 @@ class Submissions:
         if validate_only:
             return replace(job, id="")
         try:
-            job = await self._insert(job, submission, plan)
+            job, doorbell = await self._insert(job, submission, plan)
         except IntegrityError:
             known = await self._known(submission, caller.tenant)  # the same request came in twice at the same time
             if known is None:
                 raise
             return known
         self._ledger.on_events(job.id, job.last_sequence)
-        self._ledger.on_doorbell()
+        self._ledger.on_doorbell(doorbell)
         return job
 
     async def _known(self, submission: Submission, tenant: str) -> Job | None:
@@ -115,15 +116,14 @@ class Submissions:
             raise RequestIdReused(f"the request_id {submission.request_id} belongs to a request with other content")
         return to_job(row)
 
-    async def _insert(self, job: Job, submission: Submission, plan: Plan) -> Job:
+    async def _insert(self, job: Job, submission: Submission, plan: Plan) -> tuple[Job, Doorbell]:
         """Job, first event and doorbell in one transaction."""
         async with self._ledger.database.write() as connection:
             job = await _insert_row(connection, job, submission)
             definition = {"job_id": job.id, "spec": plan.spec, "dataset_snapshot": plan.dataset_snapshot}
             await connection.execute(_INSERT_DEFINITION, definition)
             await events.append(connection, job.id, [Event(1, job.create_time, 0, StateChange(State.QUEUED))])
-            await ring(connection, job.id)
-        return job
+            return job, await doorbells.write(connection, job.id)
 
 
 def _new_job(submission: Submission, caller: Caller, plan: Plan) -> Job:

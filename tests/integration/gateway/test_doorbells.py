@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import redis as redis_client
-from sqlalchemy import update
+from sqlalchemy import select, update
 
+from modelyard.core.database import Database
 from modelyard.core.doorbell import DEFAULT_QUEUE, TASK_NAME
 from modelyard.gateway import tables
 from modelyard.gateway.application import Gateway
@@ -48,7 +49,6 @@ async def admin(
         registry_address=registry_address,
         broker_url=redis.url,
         ring_again_s=0.3,
-        outbox_interval_s=3600,  # so that what rings at once is not what was found by polling
     )
     async with (
         served_gateway(settings, identity) as (gateway, address),
@@ -65,11 +65,27 @@ async def _has_rung(redis: RedisServer, *names: str) -> None:
 
 
 async def test_a_submission_rings_at_once_with_the_jobs_name_alone(
-    admin: tuple[Gateway, GatewayClient], redis: RedisServer
+    sqlite_url: str,
+    registry: RegistryClient,
+    registry_address: str,
+    redis: RedisServer,
+    identity: Identity,
+    tmp_path: Path,
 ) -> None:
-    _gateway, client = admin
-    job = await client.submit()
-    await _has_rung(redis, job.name)
+    settings = gateway_settings(
+        identity,
+        tmp_path,
+        database_url=sqlite_url,
+        registry_address=registry_address,
+        broker_url=redis.url,
+        outbox_interval_s=3600,  # nothing is found by looking
+    )
+    async with (
+        served_gateway(settings, identity) as (_gateway, address),
+        gateway_client(address, identity.token()) as client,
+    ):
+        job = await client.submit()
+        await _has_rung(redis, job.name)
     (message,) = _messages(redis)
     assert message["headers"]["task"] == TASK_NAME
     assert message["headers"]["ignore_result"] is True
@@ -110,6 +126,10 @@ async def test_a_gateway_that_starts_rings_what_the_one_before_could_not(
     away = gateway_settings(identity, tmp_path, database_url=sqlite_url, registry_address=registry_address)
     async with served_gateway(away, identity) as (_, address), gateway_client(address, identity.token()) as client:
         job = await client.submit()
+    database = Database(sqlite_url)
+    async with database.write() as connection:
+        await connection.execute(update(tables.doorbells).values(due_time=1))
+    await database.close()
     there = away.model_copy(update={"broker_url": redis.url})
     async with served_gateway(there, identity):
         await _has_rung(redis, job.name)
@@ -148,16 +168,13 @@ async def test_a_broker_that_is_full_loses_nothing(admin: tuple[Gateway, Gateway
         connection.config_set("maxmemory", 1)
         job = await client.submit()
 
-        async def refused() -> bool:
+        async def tried_again() -> bool:
             async with gateway.ledger.database.read() as reader:
-                tries = await reader.execute(tables.doorbells.select())
-                return any(row.tries for row in tries)
+                waiting = await reader.execute(select(tables.doorbells.c.tries))
+                return any(tries > 1 for tries in waiting.scalars())
 
-        await eventually(refused)
+        await eventually(tried_again)
         connection.config_set("maxmemory", 0)
-    async with gateway.ledger.database.write() as writer:
-        await writer.execute(update(tables.doorbells).values(due_time=1))
-    gateway.ledger.on_doorbell()
     await _has_rung(redis, job.name)
 
 

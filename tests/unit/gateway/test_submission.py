@@ -25,7 +25,7 @@ async def test_a_job_is_written_with_its_first_event_and_a_doorbell(desk: JobDes
     assert await desk.get(job) == job
     assert await desk.history(job) == [Event(1, job.create_time, 0, StateChange(State.QUEUED))]
     assert await _count(desk, tables.doorbells) == 1
-    assert desk.doorbells_heard == 1
+    assert [doorbell.job_id for doorbell in desk.doorbells] == [job.id]
 
 
 async def test_times_are_the_databases(desk: JobDesk) -> None:
@@ -70,14 +70,14 @@ async def test_validate_only_writes_nothing(desk: JobDesk) -> None:
     job = await desk.submissions.submit(submission("request-1"), caller(), validate_only=True)
     assert (job.id, job.state, job.parameter_count) == ("", State.QUEUED, 1081)
     assert await _count(desk, tables.jobs) == await _count(desk, tables.doorbells) == 0
-    assert desk.doorbells_heard == 0
+    assert not desk.doorbells
 
 
 async def test_a_write_that_fails_leaves_nothing(desk: JobDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_arguments: object) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("modelyard.gateway.submission.ring", broken)
+    monkeypatch.setattr("modelyard.gateway.doorbells.write", broken)
     with pytest.raises(RuntimeError, match="power cut"):
         await desk.submit()
     for table in (tables.jobs, tables.job_definitions, tables.job_events, tables.doorbells):
