@@ -171,25 +171,35 @@ def test_a_truncated_graph_becomes_no_version(cluster: UpCluster, client: Client
     assert refusal(lambda: client.models.version("truncated", 1)).reason == "NOT_FOUND"
 
 
-def test_a_wrong_tensor_shape_names_the_tensor(client: Client, diabetes_csv: Path) -> None:
-    client.datasets.upload(diabetes_csv)
-    client.training.wait(client.training.submit(short_training(model="shapes")).name)
-    wait_until_served(client)
-    error = refusal(lambda: client.predict("shapes", {"input": ROW[:, :9]}))
+@pytest.fixture(scope="module")
+def served(cluster: UpCluster, diabetes_csv: Path) -> str:
+    """A model that answers."""
+    with cluster.client() as client:
+        client.datasets.upload(diabetes_csv)
+        client.training.wait(client.training.submit(short_training(model="shapes")).name)
+
+        def answered() -> bool:
+            try:
+                return client.predict("shapes", {"input": ROW}).version == "1"
+            except RemoteError:
+                return False
+
+        eventually_sync(answered)
+    return "shapes"
+
+
+def test_a_wrong_tensor_shape_names_the_tensor(client: Client, served: str) -> None:
+    error = refusal(lambda: client.predict(served, {"input": ROW[:, :9]}))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "input" in error.message
     assert "10" in error.message
     assert "9" in error.message
 
 
-def wait_until_served(client: Client) -> None:
-    def answered() -> bool:
-        try:
-            return client.predict("shapes", {"input": ROW}).version == "1"
-        except RemoteError:
-            return False
-
-    eventually_sync(answered)
+def test_a_message_over_grpcs_own_limit_reaches_the_pod(client: Client, served: str) -> None:
+    six_megabytes = np.repeat(ROW, 150_000, axis=0)
+    error = refusal(lambda: client.predict(served, {"input": six_megabytes}))
+    assert "batch" in error.message, shorten(str(error))
 
 
 def test_a_five_megabyte_submission_is_refused_with_the_limit(client: Client) -> None:
@@ -198,14 +208,6 @@ def test_a_five_megabyte_submission_is_refused_with_the_limit(client: Client) ->
     error = refusal(lambda: client.training.submit(spec))
     assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_LARGE")
     assert int(error.metadata["limit_bytes"]) < 5_000_000
-
-
-def test_a_five_megabyte_prediction_passes(client: Client, diabetes_csv: Path) -> None:
-    client.datasets.upload(diabetes_csv)
-    client.training.wait(client.training.submit(short_training(model="shapes")).name)
-    wait_until_served(client)
-    error = refusal(lambda: client.predict("shapes", {"input": np.repeat(ROW, 150_000, axis=0)}))
-    assert "batch" in error.message, shorten(str(error))
 
 
 @pytest.mark.parametrize(("token", "reason"), [("", "TOKEN_MISSING"), ("nonsense", "TOKEN_INVALID")])
