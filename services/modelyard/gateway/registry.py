@@ -17,6 +17,7 @@ from modelyard.core.channels import bearer
 from modelyard.core.errors import ModelyardError, NotFound, RemoteError, Unavailable, reason_name
 from modelyard.core.interceptors import REQUEST_ID_HEADER, current_request_id
 from modelyard.core.logs import get_logger
+from modelyard.core.paging import MAX_PAGE_SIZE
 from modelyard.core.tokens import IssuedToken, TokenSigner
 from modelyard.v1 import (
     dataset_pb2,
@@ -36,6 +37,7 @@ from .remembered import Remembered
 _TOKEN_LIFETIME_S = 600.0
 _MAX_TOKENS = 1000
 _RETRY_AFTER_S = 1.0
+_REQUEST_ID_REUSED = reason_name(errors_pb2.ERROR_REASON_REQUEST_ID_REUSED)
 _TOO_LARGE = reason_name(errors_pb2.ERROR_REASON_TOO_LARGE)
 _PASSING = frozenset({
     grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -127,10 +129,24 @@ class Registry:
         try:
             version: model_pb2.ModelVersion = await _answer(call)
         except RemoteError as error:
-            if error.code not in _PASSING or error.reason == _TOO_LARGE:
+            if error.code in _PASSING and error.reason != _TOO_LARGE:
+                raise away(error) from error
+            # The request of another release of this program may differ, and the version be there all the same.
+            published = await self._version_of(job, metadata) if error.reason == _REQUEST_ID_REUSED else ""
+            if not published:
                 raise PublicationRefused(error.message) from error
-            raise away(error) from error
+            return published
         return version.name
+
+    async def _version_of(self, job: Job, metadata: list[tuple[str, str]]) -> str:
+        """The newest version that this job has made, empty if there is none; raises Unavailable."""
+        request = model_service_pb2.ListModelVersionsRequest(parent=f"models/{job.model}", page_size=MAX_PAGE_SIZE)
+        call = self._models.ListModelVersions(request, timeout=self._timeout_s, metadata=metadata)
+        try:
+            page: model_service_pb2.ListModelVersionsResponse = await _answer(call)
+        except RemoteError as error:
+            raise away(error) from error
+        return next((version.name for version in page.model_versions if version.training_job == job.name), "")
 
     def _metadata(self, subject: str, tenant: str, roles: frozenset[str]) -> list[tuple[str, str]]:
         metadata = self._purse.metadata(subject, tenant, roles)

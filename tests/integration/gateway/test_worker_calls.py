@@ -97,6 +97,21 @@ async def test_a_finish_that_is_repeated_gives_the_same_version(admin: GatewayCl
     assert model.latest_version == 1
 
 
+async def test_a_version_that_another_release_has_made_is_found(admin: GatewayClient, registry: RegistryClient) -> None:
+    job = await admin.submit()
+    await admin.claim(job.name)
+    artifact = await upload_result(registry)
+    made = await registry.create_version(
+        "models/table",
+        digest=artifact.digest,
+        training_job=job.name,
+        labels={"only": "in that release"},
+        request_id=job.name.removeprefix("trainingJobs/"),
+    )
+    done = await admin.finish(job.name, 1, succeeded=artifact)
+    assert (done.state, done.model_version) == (State.STATE_SUCCEEDED, made.name)
+
+
 async def test_a_result_that_was_not_uploaded_fails_the_job(admin: GatewayClient, registry: RegistryClient) -> None:
     job = await admin.submit()
     await admin.claim(job.name)
