@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelyard.v1 import training_spec_pb2 as pb
 
-from .fields import Field, number
+from .fields import Field
 
 DEFAULT_MOMENTUM = 0.9
 DEFAULT_BETA1 = 0.9
@@ -32,7 +32,7 @@ def check_optimizer(optimizer: pb.Optimizer, at: Field) -> None:
 
 def _check_momentum(settings: pb.Momentum | pb.Nesterov, at: Field) -> None:
     settings.momentum = settings.momentum or DEFAULT_MOMENTUM
-    at.check(0 <= settings.momentum < 1, f"expected 0 to below 1, got {number(settings.momentum)}")
+    at.fraction(settings.momentum)
 
 
 def _check_adam(settings: pb.Adam | pb.AdamW, at: Field) -> None:

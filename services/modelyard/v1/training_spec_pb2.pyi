@@ -180,7 +180,9 @@ class TrainingSpec(_message.Message):
     max_epochs: _builtins.int
     """The most passes over the training rows, 1 to 1,000,000. Required."""
     batch_size: _builtins.int
-    """Rows per step, 1 to 65,536. Default: 32. Ignored by GRADIENT_DESCENT, which uses every row in every step."""
+    """Rows per step, 1 to 65,536. Default: 32. The batches of an epoch are made equally long, give or take a row, so that
+    no step is left with a few rows. Ignored by GRADIENT_DESCENT, which uses every row in every step.
+    """
     seed: _builtins.int
     """The seed of initialisation, shuffling and dropout. The same spec and data give the same weights on a CPU."""
     @_builtins.property
@@ -250,6 +252,7 @@ class Network(_message.Message):
     def input_shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The shape of one row of input, without the batch dimension: `[10]`, or `[channels, height, width]`.
         Default: what the feature columns give; an image column without channels (`[8, 8]`) gets one, `[1, 8, 8]`.
+        Any shape with as many elements as the feature columns give is allowed: 64 columns may be read as `[1, 8, 8]`.
         """
 
     @_builtins.property
@@ -656,7 +659,7 @@ class Momentum(_message.Message):
 
     MOMENTUM_FIELD_NUMBER: _builtins.int
     momentum: _builtins.float
-    """Share of the last step that is kept, 0 to below 1. Default: 0.9."""
+    """Share of the last step that is kept, above 0 to below 1. Default: 0.9 (for none, there is SGD)."""
     def __init__(
         self,
         *,
