@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # cpu: PyTorch's CPU build (small). cuda: the build with NVIDIA's libraries (several GB).
 TORCH ?= cpu
+# A good part of the tests waits for servers: two at a time, file by file.
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 TRITON_VENV := .venv-tritonclient
@@ -37,10 +39,10 @@ up: setup ## Keep a cluster running on port 8500 until Ctrl-C
 	$(BIN)/modelyard up
 
 test: check ## All checks and all tests (what CI runs)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile
 
 test-fast: setup ## The tests that take seconds
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile -m 'not slow'
 
 check: setup lint types contracts check-protos ## All checks, no tests
 
