@@ -71,12 +71,3 @@ def predict(served: nn.Module, features: NDArray[np.float32]) -> NDArray[np.floa
         for start in range(0, len(features), EVALUATION_ROWS)
     ]
     return np.concatenate(chunks)
-
-
-def summary(evaluation: Evaluation) -> str:
-    """The metrics in a line, the baseline's in brackets."""
-    pairs = [
-        f"{name} {value:.4g} ({evaluation.baseline_metrics[name]:.4g})"
-        for name, value in sorted(evaluation.metrics.items())
-    ]
-    return f"on {evaluation.test_rows:,} test rows, {evaluation.baseline} in brackets: {', '.join(pairs)}"

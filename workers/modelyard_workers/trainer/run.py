@@ -13,7 +13,7 @@ from modelyard.v1.training_spec_pb2 import TASK_CLASSIFICATION
 from modelyard.v1.worker_service_pb2 import FinishTrainingJobRequest, TrainedArtifact
 
 from .assignment import Assignment
-from .evaluation import check_gates, evaluate, summary
+from .evaluation import check_gates, evaluate
 from .export import export_onnx
 from .failures import failure_of, is_foreseen
 from .fitting import fit
@@ -62,7 +62,6 @@ def _produce(assignment: Assignment, updates: UpdateStream, stop: StopRequest) -
     updates.state(TrainingJob.STATE_EVALUATING)
     evaluation = evaluate(served, table, parts, spec)
     updates.evaluation(evaluation)
-    say(summary(evaluation))
     check_gates(evaluation, spec.publication.gates)
     stop.check()
 
