@@ -72,7 +72,8 @@ def test_diabetes_is_trained_exported_and_as_good_as_a_linear_model(tmp_path: Pa
     assert 0 < last.best_validation_loss <= last.validation_loss
     evaluations = [update.evaluation for update in ended.updates if update.HasField("evaluation")]
     assert evaluations == [artifact.evaluation]
-    for said in ("442 rows", "1,101 parameters", "linear least squares", "ONNX Runtime agrees"):
+    assert artifact.evaluation.baseline == "linear least squares"
+    for said in ("442 rows", "1,101 parameters", "ONNX Runtime agrees"):
         assert said in ended.output
 
 
