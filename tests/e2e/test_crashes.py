@@ -66,6 +66,7 @@ def test_a_killed_worker_costs_an_attempt_and_publishes_once(fragile: UpCluster,
         spec.early_stopping.patience = 100_000
         name = client.training.submit(spec).name
         eventually_sync(lambda: client.training.get(name).state == State.STATE_RUNNING, timeout=60)
+        trainers = running(fragile, "modelyard_workers.trainer")
         kill(fragile, "modelyard_workers")
         job = client.training.wait(name)
         assert job.state == State.STATE_SUCCEEDED, job.failure_message
@@ -73,7 +74,9 @@ def test_a_killed_worker_costs_an_attempt_and_publishes_once(fragile: UpCluster,
         events = list(client.training.watch(name))
         assert [event.sequence for event in events] == list(range(1, len(events) + 1))
         assert [version.version for version in client.models.versions("killed")] == [1]
-    # The one of the killed worker is gone with it; the new worker keeps one that waits for the next job.
+    assert trainers
+    assert not [trainer for trainer in trainers if trainer.is_running()]
+    # Those of the killed worker are gone with it; the new worker keeps one that waits for the next job.
     eventually_sync(lambda: len(running(fragile, "modelyard_workers.trainer")) <= 1)
 
 

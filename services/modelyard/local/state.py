@@ -47,11 +47,8 @@ def discover() -> LocalClusterState | None:
 
 def read(folder: Path) -> LocalClusterState | None:
     """The running cluster that is written down in a folder, or None if there is none or it is gone."""
-    try:
-        state = LocalClusterState(**json.loads((folder / FILE_NAME).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return state if state.is_running else None
+    state = leftover(folder)
+    return state if state is not None and state.is_running else None
 
 
 def leftover(folder: Path) -> LocalClusterState | None:
