@@ -7,6 +7,7 @@ integers: microseconds since 1970 in UTC, the same in both databases and ready f
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import alembic.command
 import alembic.config
 from sqlalchemy import BigInteger, Connection, event, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -21,6 +23,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 
 _BUSY_TIMEOUT_MS = 10_000
+_SWITCH_WAITS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _MIGRATION_LOCK = 0x6D6F64656C  # any fixed number: PostgreSQL's advisory lock for migrations
 
 
@@ -90,11 +93,27 @@ async def migrate(database: Database, script_location: str) -> None:
     """
     async with database.engine.connect() as connection:
         if database.is_sqlite:
+            await _write_ahead(connection)
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         await connection.run_sync(_upgrade, script_location)
         await connection.commit()
+
+
+async def _write_ahead(connection: AsyncConnection) -> None:
+    """Switches a SQLite file to write-ahead logging, once for all its life: the file remembers it.
+
+    The switch needs the file alone and is the one statement that SQLite does not wait with, whatever the busy timeout.
+    """
+    for wait in _SWITCH_WAITS_S:
+        try:
+            await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        except OperationalError:
+            await asyncio.sleep(wait)
+        else:
+            return
+    await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
 
 def _upgrade(connection: Connection, script_location: str) -> None:
@@ -115,7 +134,6 @@ def _engine_options(url: str) -> dict[str, Any]:
 def _on_sqlite_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     for pragma in (
-        "journal_mode = WAL",
         "synchronous = FULL",  # an answered submission survives a power cut
         "foreign_keys = ON",
         f"busy_timeout = {_BUSY_TIMEOUT_MS}",

@@ -7,9 +7,10 @@ import time
 
 from modelyard.oip import open_inference_pb2 as pb
 
-from .requests import Inference, read_request, read_timeout
+from .calls import UNTOLD, PredictionCall
+from .observing import NullObserver, PredictionObserver
+from .requests import read_request, read_timeout
 from .responses import prediction
-from .running import Computed
 from .statistics import StageTimes
 from .table import ServingTable
 from .versions import LoadedVersion
@@ -22,11 +23,12 @@ answer may wait for that."""
 class Predictor:
     """Answers predictions from the serving table. Used from the event loop; every lane of the pod calls `predict`."""
 
-    def __init__(self, table: ServingTable) -> None:
+    def __init__(self, table: ServingTable, observer: PredictionObserver | None = None) -> None:
         self._table = table
+        self._observer: PredictionObserver = observer or NullObserver()
 
-    async def predict(self, request: pb.ModelInferRequest, expires: float | None = None) -> pb.ModelInferResponse:
-        """The answer. `expires`: the event loop's time after which the caller waits no more.
+    async def predict(self, request: pb.ModelInferRequest, call: PredictionCall = UNTOLD) -> pb.ModelInferResponse:
+        """The answer.
 
         Cancelling it before the graph runs keeps the graph from running. Raises NotFound, InvalidFields, Unavailable
         while the version is being loaded, ResourceExhausted when its queue is full, DeadlineExceeded, Unimplemented.
@@ -35,34 +37,47 @@ class Predictor:
         version = self._table.resolve(request.model_name, request.model_version)
         version.acquire()
         try:
-            response = await _answer(request, version, expires, arrival)
-        except BaseException:
-            version.statistics.failed(time.perf_counter_ns() - arrival)
+            response = await self._answer(request, version, call, arrival)
+        except BaseException as error:
+            total_ns = time.perf_counter_ns() - arrival
+            version.statistics.failed(total_ns)
+            self._observer.failed(version, call, error, total_ns)
             raise
         finally:
             version.release()
         return response
 
+    async def _answer(
+        self, request: pb.ModelInferRequest, version: LoadedVersion, call: PredictionCall, arrival: int
+    ) -> pb.ModelInferResponse:
+        expires = _earlier(call.expires, read_timeout(request))
+        if request.ByteSize() > LARGE_REQUEST_BYTES:
+            inference = await asyncio.to_thread(read_request, request, version)
+        else:
+            inference = read_request(request, version)
+        read_ns = time.perf_counter_ns() - arrival
+        computed = await version.runner.run(inference.feeds, inference.outputs, expires)
+        response = prediction(request, version, inference.outputs, computed.outputs)
+        self._count(
+            version,
+            call,
+            inference.rows,
+            StageTimes(computed.queue_ns, read_ns, computed.infer_ns, computed.output_ns),
+            arrival,
+        )
+        return response
 
-async def _answer(
-    request: pb.ModelInferRequest, version: LoadedVersion, expires: float | None, arrival: int
-) -> pb.ModelInferResponse:
-    timeout = read_timeout(request)
-    if timeout is not None:
-        own = asyncio.get_running_loop().time() + timeout
-        expires = own if expires is None else min(own, expires)
-    if request.ByteSize() > LARGE_REQUEST_BYTES:
-        inference = await asyncio.to_thread(read_request, request, version)
-    else:
-        inference = read_request(request, version)
-    read_ns = time.perf_counter_ns() - arrival
-    computed = await version.runner.run(inference.feeds, inference.outputs, expires)
-    response = prediction(request, version, inference.outputs, computed.outputs)
-    _count(version, inference, computed, read_ns, arrival)
-    return response
+    def _count(self, version: LoadedVersion, call: PredictionCall, rows: int, times: StageTimes, arrival: int) -> None:
+        total_ns = time.perf_counter_ns() - arrival
+        version.statistics.executed(rows, times)
+        version.statistics.answered(total_ns, times)
+        self._observer.executed(version, 1, rows, times.compute_infer)
+        self._observer.answered(version, call, rows, total_ns, times)
 
 
-def _count(version: LoadedVersion, inference: Inference, computed: Computed, read_ns: int, arrival: int) -> None:
-    times = StageTimes(computed.queue_ns, read_ns, computed.infer_ns, computed.output_ns)
-    version.statistics.executed(inference.rows, times)
-    version.statistics.answered(time.perf_counter_ns() - arrival, times)
+def _earlier(expires: float | None, timeout: float | None) -> float | None:
+    """When the caller gives up, by the event loop's clock: its deadline or its own `timeout` in seconds from now."""
+    if timeout is None:
+        return expires
+    own = asyncio.get_running_loop().time() + timeout
+    return own if expires is None else min(own, expires)

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 
 import modelyard
 from modelyard.core.errors import InvalidFields, NotFound
+from modelyard.core.interceptors import current_caller
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.service import Context
 
 from . import responses
+from .calls import PredictionCall
 from .prediction import Predictor
 from .readiness import Readiness
 from .reconcile import Reconciler
@@ -62,9 +64,7 @@ class Inference:
         return responses.metadata(self._table.models[request.name], version)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        remaining: float | None = context.time_remaining()  # None without a deadline; the stubs do not say so
-        expires = None if remaining is None else asyncio.get_running_loop().time() + remaining
-        return await self._predictor.predict(request, expires)
+        return await self._predictor.predict(request, _call(context))
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, _context: Context) -> pb.ModelConfigResponse:
         version = self._table.resolve(request.name, request.version, "version")
@@ -106,6 +106,12 @@ class Inference:
             return [(request.name, self._table.resolve(request.name, request.version, "version"))]
         except NotFound as error:
             raise InvalidFields.one("version" if entry else "name", error.message) from error
+
+
+def _call(context: Context) -> PredictionCall:
+    remaining: float | None = context.time_remaining()  # None without a deadline; the stubs do not say so
+    expires = None if remaining is None else asyncio.get_running_loop().time() + remaining
+    return PredictionCall(expires, current_caller(), dict(context.invocation_metadata() or ()))
 
 
 def _all_loaded(entries: Iterable[ModelEntry]) -> list[tuple[str, LoadedVersion]]:

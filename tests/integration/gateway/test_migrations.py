@@ -46,7 +46,7 @@ async def test_they_make_exactly_the_tables_that_the_code_knows(database: Databa
 
 
 async def test_replicas_that_start_at_once_migrate_once(empty_url: str, database: Database) -> None:
-    replicas = [Database(empty_url) for _ in range(4)]
+    replicas = [Database(empty_url) for _ in range(8)]
     await asyncio.gather(*(migrate(replica, MIGRATIONS) for replica in replicas))
     async with database.read() as connection:
         assert (await connection.execute(select(func.count()).select_from(jobs))).scalar_one() == 0
