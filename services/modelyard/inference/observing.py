@@ -1,11 +1,15 @@
-"""What the pod tells of its predictions to whoever watches them: metrics, traces. Called in the event loop."""
+"""What the pod tells of its predictions to whoever watches them: metrics, traces. Called in the event loop.
+
+The calls are part of every prediction, tens of thousands a second: an observer adds numbers up and returns. What is the
+same for all requests of one run comes as one `Execution`, made once for all of them.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from .calls import PredictionCall
-from .statistics import StageTimes
+from .statistics import Execution
 from .versions import LoadedVersion
 
 
@@ -13,27 +17,30 @@ class PredictionObserver(Protocol):
     """Hears of every prediction, once, and of every run of a graph."""
 
     def answered(
-        self, version: LoadedVersion, call: PredictionCall, rows: int, total_ns: int, times: StageTimes
+        self, version: LoadedVersion, call: PredictionCall, rows: int, total_ns: int, queue_ns: int, run: Execution
     ) -> None:
-        """A request was answered, `total_ns` after it arrived."""
+        """A request of so many rows was answered, `total_ns` after it arrived, of which it waited `queue_ns`.
+
+        `run` computed it, perhaps for others too: it is the same object for all of them.
+        """
 
     def failed(self, version: LoadedVersion, call: PredictionCall, error: BaseException, total_ns: int) -> None:
         """A request that had reached a version failed or was given up; a cancelled one with CancelledError."""
 
-    def executed(self, version: LoadedVersion, requests: int, rows: int, infer_ns: int) -> None:
-        """A graph ran once, for so many requests with so many rows together."""
+    def executed(self, version: LoadedVersion, run: Execution) -> None:
+        """A graph ran once. Told before the requests of this run are answered."""
 
 
 class NullObserver:
     """Watches nothing."""
 
     def answered(
-        self, version: LoadedVersion, call: PredictionCall, rows: int, total_ns: int, times: StageTimes
+        self, version: LoadedVersion, call: PredictionCall, rows: int, total_ns: int, queue_ns: int, run: Execution
     ) -> None:
         """Nothing."""
 
     def failed(self, version: LoadedVersion, call: PredictionCall, error: BaseException, total_ns: int) -> None:
         """Nothing."""
 
-    def executed(self, version: LoadedVersion, requests: int, rows: int, infer_ns: int) -> None:
+    def executed(self, version: LoadedVersion, run: Execution) -> None:
         """Nothing."""

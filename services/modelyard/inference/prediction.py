@@ -11,7 +11,7 @@ from .calls import UNTOLD, PredictionCall
 from .observing import NullObserver, PredictionObserver
 from .requests import read_request, read_timeout
 from .responses import prediction
-from .statistics import StageTimes
+from .statistics import Execution
 from .table import ServingTable
 from .versions import LoadedVersion
 
@@ -58,21 +58,13 @@ class Predictor:
         read_ns = time.perf_counter_ns() - arrival
         computed = await version.runner.run(inference.feeds, inference.outputs, expires)
         response = prediction(request, version, inference.outputs, computed.outputs)
-        self._count(
-            version,
-            call,
-            inference.rows,
-            StageTimes(computed.queue_ns, read_ns, computed.infer_ns, computed.output_ns),
-            arrival,
-        )
-        return response
-
-    def _count(self, version: LoadedVersion, call: PredictionCall, rows: int, times: StageTimes, arrival: int) -> None:
+        run = Execution(1, inference.rows, read_ns, computed.infer_ns, computed.output_ns)
+        version.statistics.executed(run)
+        self._observer.executed(version, run)
         total_ns = time.perf_counter_ns() - arrival
-        version.statistics.executed(rows, times)
-        version.statistics.answered(total_ns, times)
-        self._observer.executed(version, 1, rows, times.compute_infer)
-        self._observer.answered(version, call, rows, total_ns, times)
+        version.statistics.answered(total_ns, computed.queue_ns, run)
+        self._observer.answered(version, call, inference.rows, total_ns, computed.queue_ns, run)
+        return response
 
 
 def _earlier(expires: float | None, timeout: float | None) -> float | None:

@@ -32,14 +32,18 @@ class BatchTimes:
     compute_output: Duration = field(default_factory=Duration)
 
 
-@dataclass(frozen=True, slots=True)
-class StageTimes:
-    """How long one request was in each stage, in nanoseconds."""
+@dataclass(slots=True)
+class Execution:
+    """One run of a graph: what it computed and how long its stages took, in nanoseconds."""
 
-    queue: int
-    compute_input: int
-    compute_infer: int
-    compute_output: int
+    requests: int
+    rows: int
+    """Of all its requests together."""
+    input_ns: int
+    """Putting the requests' tensors together."""
+    infer_ns: int
+    output_ns: int
+    """Taking the results apart."""
 
 
 @dataclass(slots=True)
@@ -48,37 +52,61 @@ class VersionStatistics:
 
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
-    queue: Duration = field(default_factory=Duration)
-    compute_input: Duration = field(default_factory=Duration)
-    compute_infer: Duration = field(default_factory=Duration)
-    compute_output: Duration = field(default_factory=Duration)
     batches: dict[int, BatchTimes] = field(default_factory=dict)
     """By rows in the execution."""
     row_count: int = 0
+    """Rows that were computed."""
     execution_count: int = 0
     last_inference_ms: int = 0
     """Milliseconds since 1970; 0 if there was none."""
+    queue_ns: int = 0
+    """This and the following three: sums over the requests that were answered."""
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
 
-    def executed(self, rows: int, times: StageTimes) -> None:
-        """One run of the graph over so many rows."""
-        batch = self.batches.get(rows)
+    def executed(self, run: Execution) -> None:
+        """One run of the graph."""
+        batch = self.batches.get(run.rows)
         if batch is None:
-            batch = self.batches[rows] = BatchTimes()
-        batch.compute_input.add(times.compute_input)
-        batch.compute_infer.add(times.compute_infer)
-        batch.compute_output.add(times.compute_output)
+            batch = self.batches[run.rows] = BatchTimes()
+        batch.compute_input.add(run.input_ns)
+        batch.compute_infer.add(run.infer_ns)
+        batch.compute_output.add(run.output_ns)
         self.execution_count += 1
-        self.row_count += rows
+        self.row_count += run.rows
         self.last_inference_ms = time.time_ns() // 1_000_000
 
-    def answered(self, total_ns: int, times: StageTimes) -> None:
-        """One request was answered, `total_ns` after it arrived."""
-        self.success.add(total_ns)
-        self.queue.add(times.queue)
-        self.compute_input.add(times.compute_input)
-        self.compute_infer.add(times.compute_infer)
-        self.compute_output.add(times.compute_output)
+    def answered(self, total_ns: int, queue_ns: int, run: Execution) -> None:
+        """One request was answered by this run, `total_ns` after it arrived, of which it waited `queue_ns`."""
+        success = self.success
+        success.count += 1
+        success.ns += total_ns
+        self.queue_ns += queue_ns
+        self.input_ns += run.input_ns
+        self.infer_ns += run.infer_ns
+        self.output_ns += run.output_ns
 
     def failed(self, total_ns: int) -> None:
         """One request failed or was given up, `total_ns` after it arrived."""
         self.fail.add(total_ns)
+
+    @property
+    def queue(self) -> Duration:
+        """How long answered requests waited."""
+        return Duration(self.success.count, self.queue_ns)
+
+    @property
+    def compute_input(self) -> Duration:
+        """How long it took to put the tensors of answered requests together."""
+        return Duration(self.success.count, self.input_ns)
+
+    @property
+    def compute_infer(self) -> Duration:
+        """How long the graph took for answered requests; each counts the whole run that it was part of."""
+        return Duration(self.success.count, self.infer_ns)
+
+    @property
+    def compute_output(self) -> Duration:
+        """How long it took to take the results for answered requests apart."""
+        return Duration(self.success.count, self.output_ns)
