@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+from google.protobuf.json_format import ParseDict
 
 from modelyard.client import Client
-from modelyard.v1.model_pb2 import ModelVersion
+from modelyard.v1.model_pb2 import ModelVersion, ServingConfig
 from modelyard.v1.tensor_pb2 import DataType, TensorSpec
 
 from .output import JsonFlag, as_dict, errors_explained, last_part, out, print_json, print_table, size, when
@@ -16,6 +18,22 @@ app = typer.Typer(help="Models, their versions and what is served.", no_args_is_
 
 ModelArgument = Annotated[str, typer.Argument(help="The model's id.", metavar="MODEL")]
 AliasOption = Annotated[str, typer.Option(help="The alias to move.")]
+
+
+class Batching(StrEnum):
+    """Whether requests are computed together."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+_BATCHING = {
+    Batching.AUTO: ServingConfig.BATCHING_UNSPECIFIED,
+    Batching.ON: ServingConfig.BATCHING_ON,
+    Batching.OFF: ServingConfig.BATCHING_OFF,
+}
+
 ReasonOption = Annotated[str, typer.Option(help="Why, for the history.")]
 
 
@@ -53,11 +71,51 @@ def show(model: ModelArgument, as_json: JsonFlag = False) -> None:
             return
         aliases = {number: alias for alias, number in found.aliases.items()}
         out.print(f"[bold]{found.name}[/] {found.description}", highlight=False)
+        if found.HasField("serving"):
+            out.print(f"served with {_settings(found.serving)}", highlight=False)
         print_table(
             ["VERSION", "ALIAS", "DIGEST", "SIZE", "INPUTS → OUTPUTS", "METRICS", "TRAINED BY", "CREATED"],
             [_version_row(version, aliases.get(version.version, "")) for version in versions],
             empty="no versions yet",
         )
+
+
+Setting = Annotated[int | None, typer.Option(min=0, help="0: each pod decides by itself.", show_default=False)]
+
+
+@app.command()
+def configure(
+    model: ModelArgument,
+    max_batch_size: Setting = None,
+    queue_size: Setting = None,
+    runners: Setting = None,
+    graph_threads: Setting = None,
+    batching: Annotated[Batching | None, typer.Option(help="Compute requests together?", show_default=False)] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Begin with everything decided by the pods.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Set how pods serve a model. They load its versions anew beside the old ones: no request fails."""
+    given = {
+        "max_batch_size": max_batch_size, "queue_size": queue_size, "runners": runners,
+        "graph_threads": graph_threads, "batching": None if batching is None else _BATCHING[batching],
+    }  # fmt: skip
+    settings = {name: value for name, value in given.items() if value is not None}
+    if not settings and not reset:
+        raise typer.BadParameter("name at least one setting, or --reset")
+    with errors_explained(), Client() as client:
+        changed = client.models.configure(
+            model, ParseDict(settings, ServingConfig()), only=() if reset else list(settings)
+        )
+        if as_json:
+            print_json(changed)
+        else:
+            out.print(f"{model}: {_settings(changed.serving)}", highlight=False)
+
+
+def _settings(serving: ServingConfig) -> str:
+    """In words; empty settings are the pods' own choice."""
+    found = [f"{name} {value}" for name, value in as_dict(serving).items()]
+    return ", ".join(found).replace("BATCHING_", "").lower() or "each pod decides by itself"
 
 
 def _version_row(version: ModelVersion, alias: str) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from modelyard.v1 import model_pb2 as model_pb
 from modelyard.v1 import model_service_pb2 as pb
@@ -32,6 +34,22 @@ class ModelsClient:
             return list(page.models), page.next_page_token
 
         return pages(fetch, limit)
+
+    def configure(
+        self, model: str, serving: model_pb.ServingConfig, *, only: Sequence[str] = (), etag: str = ""
+    ) -> model_pb.Model:
+        """Sets how pods serve the model: all settings, or `only` those named. What is 0 the pods decide by themselves.
+
+        With `etag` only if nobody has changed the model since it was read.
+        """
+        paths = [f"serving.{name}" for name in only] or ["serving"]
+        request = pb.UpdateModelRequest(
+            model=model_pb.Model(name=f"models/{model}", serving=serving, etag=etag),
+            update_mask=FieldMask(paths=paths),
+            request_id=uuid.uuid4().hex,
+        )
+        with translated():
+            return self._stub.UpdateModel(request, timeout=DEFAULT_TIMEOUT_S)
 
     def version(self, model: str, version: int | str) -> model_pb.ModelVersion:
         """One version by number or alias."""

@@ -95,6 +95,7 @@ METHOD_TABLE: dict[str, Permission | Access] = {
     **_service("modelyard.v1.ModelService", {
         "CreateModel": Permission.MODELS_WRITE,
         "GetModel": Permission.MODELS_READ,
+        "UpdateModel": Permission.MODELS_WRITE,
         "ListModels": Permission.MODELS_READ,
         "CreateModelVersion": Permission.MODELS_WRITE,
         "GetModelVersion": Permission.MODELS_READ,

@@ -32,8 +32,37 @@ class WantedTensor:
 
 
 @dataclass(frozen=True, slots=True)
+class ServingConfig:
+    """How the model's owner wants it served. What has its default, the pod decides by itself, by measuring."""
+
+    max_batch_size: int = 0
+    """The most rows of one request, and of requests that are computed together."""
+    queue_size: int = 0
+    """Requests that may wait."""
+    runners: int = 0
+    """Batches, or without batching requests, that are computed at once."""
+    graph_threads: int = 0
+    """Threads inside one computation."""
+    batching: bool | None = None
+    """Whether requests are computed together. None: if measuring says that it helps."""
+
+    @classmethod
+    def from_message(cls, message: model_pb2.ServingConfig) -> Self:
+        """Below 0 is taken as 0, and a value of the enum that this pod does not know as its own choice."""
+        choices = {model_pb2.ServingConfig.BATCHING_ON: True, model_pb2.ServingConfig.BATCHING_OFF: False}
+        return cls(
+            max_batch_size=max(0, message.max_batch_size),
+            queue_size=max(0, message.queue_size),
+            runners=max(0, message.runners),
+            graph_threads=max(0, message.graph_threads),
+            batching=choices.get(message.batching),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class WantedVersion:
-    """One version to serve. Two are equal only if everything is: the same number with another digest is another one."""
+    """One version to serve. Two are equal only if everything is: the same number with another digest, or to be served
+    in another way, is another one, which is loaded beside it and takes its place."""
 
     model: str
     """The model's id."""
@@ -48,9 +77,12 @@ class WantedVersion:
     dataset: str
     dataset_digest: str
     spec_digest: str
+    serving: ServingConfig = ServingConfig()
 
     @classmethod
-    def from_message(cls, model: str, version: model_pb2.ModelVersion) -> Self:
+    def from_message(
+        cls, model: str, version: model_pb2.ModelVersion, serving: ServingConfig = ServingConfig()
+    ) -> Self:
         """Raises InvalidFields if the digest is none: it will name a file."""
         return cls(
             model=model,
@@ -65,7 +97,13 @@ class WantedVersion:
             dataset=version.dataset,
             dataset_digest=version.dataset_digest,
             spec_digest=version.spec_digest,
+            serving=serving,
         )
+
+    @property
+    def form(self) -> tuple[str, ServingConfig]:
+        """What a loaded version was made from: with another form it must be loaded anew."""
+        return self.digest, self.serving
 
     def __str__(self) -> str:
         return f"models/{self.model}/versions/{self.number}"
@@ -79,13 +117,16 @@ class WantedModel:
     """The model's id."""
     versions: Mapping[int, WantedVersion]
     aliases: Mapping[str, int]
+    serving: ServingConfig = ServingConfig()
+    """The same for all its versions, which carry it too."""
 
     @classmethod
     def from_message(cls, message: pb.ServedModel) -> Self:
         """Raises InvalidFields for a name or digest that is none."""
         model = MODEL.parse(message.name, "name")["model"]
-        versions = [WantedVersion.from_message(model, served.model_version) for served in message.versions]
-        return cls(model, {version.number: version for version in versions}, dict(message.aliases))
+        serving = ServingConfig.from_message(message.serving)
+        versions = [WantedVersion.from_message(model, served.model_version, serving) for served in message.versions]
+        return cls(model, {version.number: version for version in versions}, dict(message.aliases), serving)
 
 
 class DesiredState:

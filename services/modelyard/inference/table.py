@@ -57,11 +57,11 @@ class ModelEntry:
         return {} if self.wanted is None or self.unloaded else self.wanted.versions
 
     def missing(self) -> list[WantedVersion]:
-        """What should be loaded and is not, or is in another form: the same number with another digest."""
+        """What should be loaded and is not, or is in another form: with another digest or another serving config."""
         return [
             version
             for number, version in self.wanted_versions().items()
-            if number not in self.loaded or self.loaded[number].wanted.digest != version.digest
+            if number not in self.loaded or self.loaded[number].wanted.form != version.form
         ]
 
     def switch(self) -> list[LoadedVersion]:

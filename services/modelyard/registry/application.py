@@ -66,7 +66,7 @@ class Registry:
         self._dataset_servicer = DatasetServicer(Datasets(database, repetition, ledger, self.inspections))
         self._model_servicer = ModelServicer(
             database,
-            Models(database, repetition),
+            Models(database, repetition, self.watch.poke),
             Versions(database, repetition, ledger, self.inspections, self.watch.poke),
             Aliases(database, repetition, self.watch.poke),
             self.watch,

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from google.protobuf.message import Message
 
 from modelyard.core.errors import InvalidFields, Violations
-from modelyard.core.names import DATASET, MODEL_ALIAS, TRAINING_JOB, check_digest, check_id, check_request_id
+from modelyard.core.names import DATASET, MODEL_ALIAS, TRAINING_JOB, check_digest, check_id, check_request_id, shorten
 from modelyard.v1 import model_pb2, model_service_pb2, tensor_pb2
 
 from .alias_history import AliasChange
@@ -23,8 +26,9 @@ from .field_checks import (
     check_line,
     check_text,
 )
-from .models import Model, NewModel
+from .models import Model, ModelUpdate, NewModel
 from .served import ServedModel
+from .serving import LIMITS, Serving
 from .versions import Origin, Version
 from .watching import Update
 from .wire import to_data_type, to_timestamp
@@ -35,11 +39,75 @@ def from_create_model(request: model_service_pb2.CreateModelRequest) -> NewModel
     model, violations = request.model, Violations()
     check_by(violations, "model_id", request.model_id, check_id)
     check_by(violations, "request_id", request.request_id, check_request_id)
+    _check_model(violations, model)
+    violations.raise_if_any()
+    serving = _from_serving(model.serving)
+    return NewModel(request.model_id, model.display_name, model.description, dict(model.labels), serving)
+
+
+_WRITABLE = ("display_name", "description", "labels", "serving")
+_OUTPUT_ONLY = ("name", "latest_version", "aliases", "create_time", "update_time", "etag", "tenant")
+
+
+def from_update_model(request: model_service_pb2.UpdateModelRequest) -> ModelUpdate:
+    """What the caller wants changed; raises InvalidFields with everything that is wrong."""
+    model, violations = request.model, Violations()
+    check_by(violations, "request_id", request.request_id, check_request_id)
+    _check_model(violations, model)
+    paths = list(request.update_mask.paths) or [field.name for field, _value in model.ListFields()]
+    if "*" in paths:
+        paths = [*_WRITABLE, *(path for path in paths if path != "*")]
+    fields: dict[str, Any] = {}
+    serving: dict[str, int] = {}
+    for path in paths:
+        _take_path(violations, path, model, fields, serving)
+    violations.raise_if_any()
+    return ModelUpdate(fields, serving, model.etag)
+
+
+def _take_path(
+    violations: Violations, path: str, model: model_pb2.Model, fields: dict[str, Any], serving: dict[str, int]
+) -> None:
+    settings = asdict(_from_serving(model.serving))
+    if path == "serving":
+        serving.update(settings)
+    elif path.startswith("serving.") and path.removeprefix("serving.") in settings:
+        name = path.removeprefix("serving.")
+        serving[name] = settings[name]
+    elif path == "labels":
+        fields[path] = dict(model.labels)
+    elif path in _WRITABLE:
+        fields[path] = getattr(model, path)
+    elif path not in _OUTPUT_ONLY:
+        known = ", ".join([*_WRITABLE, *(f"serving.{name}" for name in settings)])
+        violations.add("update_mask", f"expected paths among {known}, or *; got {shorten(path)!r}")
+
+
+def _check_model(violations: Violations, model: model_pb2.Model) -> None:
+    """The fields of a model that callers write."""
     check_line(violations, "model.display_name", model.display_name, MAX_DISPLAY_NAME)
     check_text(violations, "model.description", model.description, MAX_DESCRIPTION)
     check_labels(violations, "model.labels", model.labels)
-    violations.raise_if_any()
-    return NewModel(request.model_id, model.display_name, model.description, dict(model.labels))
+    for name, limit in LIMITS.items():
+        value = getattr(model.serving, name)
+        violations.check(0 <= value <= limit, f"model.serving.{name}", f"expected 0 to {limit}, got {value}")
+    violations.check(
+        model.serving.batching in model_pb2.ServingConfig.Batching.values(),
+        "model.serving.batching",
+        f"expected a value of the enum, got {model.serving.batching}",
+    )
+
+
+def _from_serving(message: model_pb2.ServingConfig) -> Serving:
+    return Serving(**{field: getattr(message, field) for field in asdict(Serving())})
+
+
+def to_serving(serving: Serving) -> model_pb2.ServingConfig:
+    """The settings as callers and pods see them."""
+    message = model_pb2.ServingConfig()
+    for name, value in serving.to_row().items():
+        setattr(message, name, value)
+    return message
 
 
 def to_model(model: Model) -> model_pb2.Model:
@@ -55,6 +123,7 @@ def to_model(model: Model) -> model_pb2.Model:
         update_time=to_timestamp(model.update_time),
         etag=str(model.changes),
         tenant=model.tenant,
+        serving=to_serving(model.serving) if model.serving.to_row() else None,
     )
 
 
@@ -198,4 +267,5 @@ def _to_served_model(model: ServedModel) -> model_service_pb2.ServedModel:
         name=f"models/{model.model_id}",
         versions=[model_service_pb2.ServedVersion(model_version=to_served_version(version)) for version in versions],
         aliases=model.aliases,
+        serving=to_serving(model.serving) if model.serving.to_row() else None,
     )

@@ -25,6 +25,7 @@ from .model_converters import (
     from_alias_name,
     from_create_model,
     from_create_version,
+    from_update_model,
     to_alias,
     to_alias_change,
     to_model,
@@ -58,6 +59,12 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     async def GetModel(self, request: pb.GetModelRequest, _context: _Context) -> model_pb2.Model:
         """See the proto."""
         return to_model(await self.models.get(current_caller(), MODEL.parse(request.name, "name")["model"]))
+
+    async def UpdateModel(self, request: pb.UpdateModelRequest, _context: _Context) -> model_pb2.Model:
+        """See the proto."""
+        model_id = MODEL.parse(request.model.name, "model.name")["model"]
+        wanted = from_update_model(request)
+        return to_model(await self.models.update(current_caller(), model_id, wanted, request.request_id))
 
     async def ListModels(self, request: pb.ListModelsRequest, _context: _Context) -> pb.ListModelsResponse:
         """See the proto."""

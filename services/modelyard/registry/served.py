@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import select
 
 from modelyard.core.database import Database
 
 from .revisions import current_revision
+from .serving import Serving
 from .tables import model_aliases, model_versions, models
 from .versions import Version, to_version
 
@@ -24,6 +25,7 @@ class ServedModel:
     aliases: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[int, Version] = field(default_factory=dict)
     """By number."""
+    serving: Serving = field(default_factory=Serving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,11 @@ async def read_served(database: Database, known: Served | None = None) -> Served
         if revision == known.revision:
             return known
         changed = {
-            row.id: ServedModel(row.id, row.served_revision)
+            row.id: ServedModel(row.id, row.served_revision, serving=Serving.from_row(row.serving))
             for row in await connection.execute(
-                select(models.c.id, models.c.served_revision).where(models.c.served_revision > known.revision)
+                select(models.c.id, models.c.served_revision, models.c.serving).where(
+                    models.c.served_revision > known.revision
+                )
             )
         }
         # One statement for aliases and versions together: an alias never comes without its version.
@@ -73,10 +77,9 @@ async def read_served(database: Database, known: Served | None = None) -> Served
             model = changed.get(row.model_id)
             if model is not None:
                 version = to_version(row)
-                changed[row.model_id] = ServedModel(
-                    model.model_id,
-                    model.revision,
-                    {**model.aliases, row.alias: row.version},
-                    {**model.versions, row.version: version},
+                changed[row.model_id] = replace(
+                    model,
+                    aliases={**model.aliases, row.alias: row.version},
+                    versions={**model.versions, row.version: version},
                 )
     return Served(revision, {**known.models, **changed})

@@ -93,6 +93,8 @@ models = Table(
     Column("changes", BigInteger, nullable=False),
     # The global revision at which what is served of this model changed last; NULL if nothing ever was.
     Column("served_revision", BigInteger),
+    # How pods are to serve it: the settings that are not the default.
+    Column("serving", JSON, nullable=False, server_default="{}"),
     Column("create_time", BigInteger, nullable=False),
     Column("update_time", BigInteger, nullable=False),
     Index(None, "tenant", "id"),

@@ -27,7 +27,7 @@ from modelyard.v1 import tensor_pb2 as modelyard_dot_v1_dot_tensor__pb2
 from modelyard.v1 import training_job_pb2 as modelyard_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18modelyard/v1/model.proto\x12\x0cmodelyard.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19modelyard/v1/tensor.proto\x1a\x1fmodelyard/v1/training_job.proto\"\x9b\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12/\n\x06labels\x18\x04 \x03(\x0b\x32\x1f.modelyard.v1.Model.LabelsEntry\x12\x16\n\x0elatest_version\x18\x05 \x01(\x03\x12\x31\n\x07\x61liases\x18\x06 \x03(\x0b\x32 .modelyard.v1.Model.AliasesEntry\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x0e\n\x06tenant\x18\n \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x9a\x05\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12(\n\x06inputs\x18\x05 \x03(\x0b\x32\x18.modelyard.v1.TensorSpec\x12)\n\x07outputs\x18\x06 \x03(\x0b\x32\x18.modelyard.v1.TensorSpec\x12\x15\n\ropset_version\x18\x07 \x01(\x03\x12\x12\n\nir_version\x18\x08 \x01(\x03\x12\x14\n\x0ctraining_job\x18\t \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\n \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x0b \x01(\t\x12\x13\n\x0bspec_digest\x18\x0c \x01(\t\x12,\n\nevaluation\x18\r \x01(\x0b\x32\x18.modelyard.v1.Evaluation\x12*\n\x06parity\x18\x0e \x01(\x0b\x32\x1a.modelyard.v1.ParityReport\x12I\n\x10library_versions\x18\x0f \x03(\x0b\x32/.modelyard.v1.ModelVersion.LibraryVersionsEntry\x12\x36\n\x06labels\x18\x10 \x03(\x0b\x32&.modelyard.v1.ModelVersion.LabelsEntry\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\nModelAlias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"\xa7\x01\n\x10ModelAliasChange\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x18\n\x10previous_version\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18modelyard/v1/model.proto\x12\x0cmodelyard.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19modelyard/v1/tensor.proto\x1a\x1fmodelyard/v1/training_job.proto\"\xc9\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12/\n\x06labels\x18\x04 \x03(\x0b\x32\x1f.modelyard.v1.Model.LabelsEntry\x12\x16\n\x0elatest_version\x18\x05 \x01(\x03\x12\x31\n\x07\x61liases\x18\x06 \x03(\x0b\x32 .modelyard.v1.Model.AliasesEntry\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x0e\n\x06tenant\x18\n \x01(\t\x12,\n\x07serving\x18\x0b \x01(\x0b\x32\x1b.modelyard.v1.ServingConfig\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xe4\x01\n\rServingConfig\x12\x16\n\x0emax_batch_size\x18\x01 \x01(\x05\x12\x12\n\nqueue_size\x18\x02 \x01(\x05\x12\x0f\n\x07runners\x18\x03 \x01(\x05\x12\x15\n\rgraph_threads\x18\x04 \x01(\x05\x12\x36\n\x08\x62\x61tching\x18\x05 \x01(\x0e\x32$.modelyard.v1.ServingConfig.Batching\"G\n\x08\x42\x61tching\x12\x18\n\x14\x42\x41TCHING_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x42\x41TCHING_ON\x10\x01\x12\x10\n\x0c\x42\x41TCHING_OFF\x10\x02\"\x9a\x05\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12(\n\x06inputs\x18\x05 \x03(\x0b\x32\x18.modelyard.v1.TensorSpec\x12)\n\x07outputs\x18\x06 \x03(\x0b\x32\x18.modelyard.v1.TensorSpec\x12\x15\n\ropset_version\x18\x07 \x01(\x03\x12\x12\n\nir_version\x18\x08 \x01(\x03\x12\x14\n\x0ctraining_job\x18\t \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\n \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x0b \x01(\t\x12\x13\n\x0bspec_digest\x18\x0c \x01(\t\x12,\n\nevaluation\x18\r \x01(\x0b\x32\x18.modelyard.v1.Evaluation\x12*\n\x06parity\x18\x0e \x01(\x0b\x32\x1a.modelyard.v1.ParityReport\x12I\n\x10library_versions\x18\x0f \x03(\x0b\x32/.modelyard.v1.ModelVersion.LibraryVersionsEntry\x12\x36\n\x06labels\x18\x10 \x03(\x0b\x32&.modelyard.v1.ModelVersion.LabelsEntry\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\nModelAlias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"\xa7\x01\n\x10ModelAliasChange\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x18\n\x10previous_version\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,19 +43,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELVERSION_LABELSENTRY']._loaded_options = None
   _globals['_MODELVERSION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_MODEL']._serialized_start=136
-  _globals['_MODEL']._serialized_end=547
-  _globals['_MODEL_LABELSENTRY']._serialized_start=454
-  _globals['_MODEL_LABELSENTRY']._serialized_end=499
-  _globals['_MODEL_ALIASESENTRY']._serialized_start=501
-  _globals['_MODEL_ALIASESENTRY']._serialized_end=547
-  _globals['_MODELVERSION']._serialized_start=550
-  _globals['_MODELVERSION']._serialized_end=1216
-  _globals['_MODELVERSION_LIBRARYVERSIONSENTRY']._serialized_start=1115
-  _globals['_MODELVERSION_LIBRARYVERSIONSENTRY']._serialized_end=1169
-  _globals['_MODELVERSION_LABELSENTRY']._serialized_start=454
-  _globals['_MODELVERSION_LABELSENTRY']._serialized_end=499
-  _globals['_MODELALIAS']._serialized_start=1218
-  _globals['_MODELALIAS']._serialized_end=1324
-  _globals['_MODELALIASCHANGE']._serialized_start=1327
-  _globals['_MODELALIASCHANGE']._serialized_end=1494
+  _globals['_MODEL']._serialized_end=593
+  _globals['_MODEL_LABELSENTRY']._serialized_start=500
+  _globals['_MODEL_LABELSENTRY']._serialized_end=545
+  _globals['_MODEL_ALIASESENTRY']._serialized_start=547
+  _globals['_MODEL_ALIASESENTRY']._serialized_end=593
+  _globals['_SERVINGCONFIG']._serialized_start=596
+  _globals['_SERVINGCONFIG']._serialized_end=824
+  _globals['_SERVINGCONFIG_BATCHING']._serialized_start=753
+  _globals['_SERVINGCONFIG_BATCHING']._serialized_end=824
+  _globals['_MODELVERSION']._serialized_start=827
+  _globals['_MODELVERSION']._serialized_end=1493
+  _globals['_MODELVERSION_LIBRARYVERSIONSENTRY']._serialized_start=1392
+  _globals['_MODELVERSION_LIBRARYVERSIONSENTRY']._serialized_end=1446
+  _globals['_MODELVERSION_LABELSENTRY']._serialized_start=500
+  _globals['_MODELVERSION_LABELSENTRY']._serialized_end=545
+  _globals['_MODELALIAS']._serialized_start=1495
+  _globals['_MODELALIAS']._serialized_end=1601
+  _globals['_MODELALIASCHANGE']._serialized_start=1604
+  _globals['_MODELALIASCHANGE']._serialized_end=1771
 # @@protoc_insertion_point(module_scope)

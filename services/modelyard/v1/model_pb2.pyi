@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from modelyard.v1 import tensor_pb2 as _tensor_pb2
 from modelyard.v1 import training_job_pb2 as _training_job_pb2
 import builtins as _builtins
@@ -77,6 +78,7 @@ class Model(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}`: 1 to 63 characters of `a-z 0-9 - _`, beginning with a letter."""
     display_name: _builtins.str
@@ -105,6 +107,10 @@ class Model(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed. Output only."""
 
+    @_builtins.property
+    def serving(self) -> Global___ServingConfig:
+        """How pods serve its versions. Changing it makes them load the versions anew beside the old ones: no request fails."""
+
     def __init__(
         self,
         *,
@@ -118,14 +124,76 @@ class Model(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         tenant: _builtins.str = ...,
+        serving: Global___ServingConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "serving", b"serving", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "latest_version", b"latest_version", "name", b"name", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "latest_version", b"latest_version", "name", b"name", "serving", b"serving", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ServingConfig(_message.Message):
+    """How pods serve a model. What is 0 or not said, each pod decides by itself, by measuring the version as it loads it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Batching:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _BatchingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ServingConfig._Batching.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        BATCHING_UNSPECIFIED: ServingConfig._Batching.ValueType  # 0
+        """If the pod measures that it helps."""
+        BATCHING_ON: ServingConfig._Batching.ValueType  # 1
+        """Always, where the graph has a batch dimension."""
+        BATCHING_OFF: ServingConfig._Batching.ValueType  # 2
+        """Never: one computation per request."""
+
+    class Batching(_Batching, metaclass=_BatchingEnumTypeWrapper):
+        """Whether requests are computed together."""
+
+    BATCHING_UNSPECIFIED: ServingConfig.Batching.ValueType  # 0
+    """If the pod measures that it helps."""
+    BATCHING_ON: ServingConfig.Batching.ValueType  # 1
+    """Always, where the graph has a batch dimension."""
+    BATCHING_OFF: ServingConfig.Batching.ValueType  # 2
+    """Never: one computation per request."""
+
+    MAX_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    QUEUE_SIZE_FIELD_NUMBER: _builtins.int
+    RUNNERS_FIELD_NUMBER: _builtins.int
+    GRAPH_THREADS_FIELD_NUMBER: _builtins.int
+    BATCHING_FIELD_NUMBER: _builtins.int
+    max_batch_size: _builtins.int
+    """The most rows of one request, and of requests that are computed together; at most 65,536."""
+    queue_size: _builtins.int
+    """Requests of one version that may wait in a pod; one more is answered RESOURCE_EXHAUSTED. At most 1,000,000."""
+    runners: _builtins.int
+    """Batches (or requests, without batching) of one version that a pod computes at once; at most 256."""
+    graph_threads: _builtins.int
+    """Threads inside one computation; at most 1,024."""
+    batching: Global___ServingConfig.Batching.ValueType
+    """Whether requests are computed together."""
+    def __init__(
+        self,
+        *,
+        max_batch_size: _builtins.int = ...,
+        queue_size: _builtins.int = ...,
+        runners: _builtins.int = ...,
+        graph_threads: _builtins.int = ...,
+        batching: Global___ServingConfig.Batching.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "graph_threads", b"graph_threads", "max_batch_size", b"max_batch_size", "queue_size", b"queue_size", "runners", b"runners"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServingConfig: _TypeAlias = ServingConfig  # noqa: Y015
 
 @_typing.final
 class ModelVersion(_message.Message):

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from modelyard.v1 import model_pb2 as modelyard_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/v1/model_service.proto\x12\x0cmodelyard.v1\x1a\x18modelyard/v1/model.proto\"^\n\x12\x43reateModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x13.modelyard.v1.Model\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.modelyard.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x19\x43reateModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x31\n\rmodel_version\x18\x02 \x01(\x0b\x32\x1a.modelyard.v1.ModelVersion\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x19ListModelVersionsResponse\x12\x32\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1a.modelyard.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x14SetModelAliasRequest\x12-\n\x0bmodel_alias\x18\x01 \x01(\x0b\x32\x18.modelyard.v1.ModelAlias\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"$\n\x14GetModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x17\x44\x65leteModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1a\n\x18\x44\x65leteModelAliasResponse\"[\n\x19RollbackModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"d\n\x1cListModelAliasChangesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"i\n\x1dListModelAliasChangesResponse\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.modelyard.v1.ModelAliasChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x12WatchModelsRequest\x12\x16\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03\x12\x0b\n\x03pod\x18\x02 \x01(\t\"d\n\x13WatchModelsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\x12)\n\x06models\x18\x03 \x03(\x0b\x32\x19.modelyard.v1.ServedModel\"\xb3\x01\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x08versions\x18\x02 \x03(\x0b\x32\x1b.modelyard.v1.ServedVersion\x12\x37\n\x07\x61liases\x18\x03 \x03(\x0b\x32&.modelyard.v1.ServedModel.AliasesEntry\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"B\n\rServedVersion\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.modelyard.v1.ModelVersion2\x9d\x08\n\x0cModelService\x12\x44\n\x0b\x43reateModel\x12 .modelyard.v1.CreateModelRequest\x1a\x13.modelyard.v1.Model\x12>\n\x08GetModel\x12\x1d.modelyard.v1.GetModelRequest\x1a\x13.modelyard.v1.Model\x12O\n\nListModels\x12\x1f.modelyard.v1.ListModelsRequest\x1a .modelyard.v1.ListModelsResponse\x12Y\n\x12\x43reateModelVersion\x12\'.modelyard.v1.CreateModelVersionRequest\x1a\x1a.modelyard.v1.ModelVersion\x12S\n\x0fGetModelVersion\x12$.modelyard.v1.GetModelVersionRequest\x1a\x1a.modelyard.v1.ModelVersion\x12\x64\n\x11ListModelVersions\x12&.modelyard.v1.ListModelVersionsRequest\x1a\'.modelyard.v1.ListModelVersionsResponse\x12M\n\rSetModelAlias\x12\".modelyard.v1.SetModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12M\n\rGetModelAlias\x12\".modelyard.v1.GetModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12\x61\n\x10\x44\x65leteModelAlias\x12%.modelyard.v1.DeleteModelAliasRequest\x1a&.modelyard.v1.DeleteModelAliasResponse\x12W\n\x12RollbackModelAlias\x12\'.modelyard.v1.RollbackModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12p\n\x15ListModelAliasChanges\x12*.modelyard.v1.ListModelAliasChangesRequest\x1a+.modelyard.v1.ListModelAliasChangesResponse\x12T\n\x0bWatchModels\x12 .modelyard.v1.WatchModelsRequest\x1a!.modelyard.v1.WatchModelsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/v1/model_service.proto\x12\x0cmodelyard.v1\x1a google/protobuf/field_mask.proto\x1a\x18modelyard/v1/model.proto\"^\n\x12\x43reateModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x13.modelyard.v1.Model\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"}\n\x12UpdateModelRequest\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.modelyard.v1.Model\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.modelyard.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x19\x43reateModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x31\n\rmodel_version\x18\x02 \x01(\x0b\x32\x1a.modelyard.v1.ModelVersion\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x19ListModelVersionsResponse\x12\x32\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1a.modelyard.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x14SetModelAliasRequest\x12-\n\x0bmodel_alias\x18\x01 \x01(\x0b\x32\x18.modelyard.v1.ModelAlias\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"$\n\x14GetModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x17\x44\x65leteModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1a\n\x18\x44\x65leteModelAliasResponse\"[\n\x19RollbackModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"d\n\x1cListModelAliasChangesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"i\n\x1dListModelAliasChangesResponse\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.modelyard.v1.ModelAliasChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x12WatchModelsRequest\x12\x16\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03\x12\x0b\n\x03pod\x18\x02 \x01(\t\"d\n\x13WatchModelsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\x12)\n\x06models\x18\x03 \x03(\x0b\x32\x19.modelyard.v1.ServedModel\"\xe1\x01\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x08versions\x18\x02 \x03(\x0b\x32\x1b.modelyard.v1.ServedVersion\x12\x37\n\x07\x61liases\x18\x03 \x03(\x0b\x32&.modelyard.v1.ServedModel.AliasesEntry\x12,\n\x07serving\x18\x04 \x01(\x0b\x32\x1b.modelyard.v1.ServingConfig\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"B\n\rServedVersion\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.modelyard.v1.ModelVersion2\xe3\x08\n\x0cModelService\x12\x44\n\x0b\x43reateModel\x12 .modelyard.v1.CreateModelRequest\x1a\x13.modelyard.v1.Model\x12>\n\x08GetModel\x12\x1d.modelyard.v1.GetModelRequest\x1a\x13.modelyard.v1.Model\x12\x44\n\x0bUpdateModel\x12 .modelyard.v1.UpdateModelRequest\x1a\x13.modelyard.v1.Model\x12O\n\nListModels\x12\x1f.modelyard.v1.ListModelsRequest\x1a .modelyard.v1.ListModelsResponse\x12Y\n\x12\x43reateModelVersion\x12\'.modelyard.v1.CreateModelVersionRequest\x1a\x1a.modelyard.v1.ModelVersion\x12S\n\x0fGetModelVersion\x12$.modelyard.v1.GetModelVersionRequest\x1a\x1a.modelyard.v1.ModelVersion\x12\x64\n\x11ListModelVersions\x12&.modelyard.v1.ListModelVersionsRequest\x1a\'.modelyard.v1.ListModelVersionsResponse\x12M\n\rSetModelAlias\x12\".modelyard.v1.SetModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12M\n\rGetModelAlias\x12\".modelyard.v1.GetModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12\x61\n\x10\x44\x65leteModelAlias\x12%.modelyard.v1.DeleteModelAliasRequest\x1a&.modelyard.v1.DeleteModelAliasResponse\x12W\n\x12RollbackModelAlias\x12\'.modelyard.v1.RollbackModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12p\n\x15ListModelAliasChanges\x12*.modelyard.v1.ListModelAliasChangesRequest\x1a+.modelyard.v1.ListModelAliasChangesResponse\x12T\n\x0bWatchModels\x12 .modelyard.v1.WatchModelsRequest\x1a!.modelyard.v1.WatchModelsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,46 +35,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SERVEDMODEL_ALIASESENTRY']._loaded_options = None
   _globals['_SERVEDMODEL_ALIASESENTRY']._serialized_options = b'8\001'
-  _globals['_CREATEMODELREQUEST']._serialized_start=76
-  _globals['_CREATEMODELREQUEST']._serialized_end=170
-  _globals['_GETMODELREQUEST']._serialized_start=172
-  _globals['_GETMODELREQUEST']._serialized_end=203
-  _globals['_LISTMODELSREQUEST']._serialized_start=205
-  _globals['_LISTMODELSREQUEST']._serialized_end=263
-  _globals['_LISTMODELSRESPONSE']._serialized_start=265
-  _globals['_LISTMODELSRESPONSE']._serialized_end=347
-  _globals['_CREATEMODELVERSIONREQUEST']._serialized_start=350
-  _globals['_CREATEMODELVERSIONREQUEST']._serialized_end=479
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=481
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=519
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=521
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=602
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=604
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=708
-  _globals['_SETMODELALIASREQUEST']._serialized_start=710
-  _globals['_SETMODELALIASREQUEST']._serialized_end=815
-  _globals['_GETMODELALIASREQUEST']._serialized_start=817
-  _globals['_GETMODELALIASREQUEST']._serialized_end=853
-  _globals['_DELETEMODELALIASREQUEST']._serialized_start=855
-  _globals['_DELETEMODELALIASREQUEST']._serialized_end=908
-  _globals['_DELETEMODELALIASRESPONSE']._serialized_start=910
-  _globals['_DELETEMODELALIASRESPONSE']._serialized_end=936
-  _globals['_ROLLBACKMODELALIASREQUEST']._serialized_start=938
-  _globals['_ROLLBACKMODELALIASREQUEST']._serialized_end=1029
-  _globals['_LISTMODELALIASCHANGESREQUEST']._serialized_start=1031
-  _globals['_LISTMODELALIASCHANGESREQUEST']._serialized_end=1131
-  _globals['_LISTMODELALIASCHANGESRESPONSE']._serialized_start=1133
-  _globals['_LISTMODELALIASCHANGESRESPONSE']._serialized_end=1238
-  _globals['_WATCHMODELSREQUEST']._serialized_start=1240
-  _globals['_WATCHMODELSREQUEST']._serialized_end=1297
-  _globals['_WATCHMODELSRESPONSE']._serialized_start=1299
-  _globals['_WATCHMODELSRESPONSE']._serialized_end=1399
-  _globals['_SERVEDMODEL']._serialized_start=1402
-  _globals['_SERVEDMODEL']._serialized_end=1581
-  _globals['_SERVEDMODEL_ALIASESENTRY']._serialized_start=1535
-  _globals['_SERVEDMODEL_ALIASESENTRY']._serialized_end=1581
-  _globals['_SERVEDVERSION']._serialized_start=1583
-  _globals['_SERVEDVERSION']._serialized_end=1649
-  _globals['_MODELSERVICE']._serialized_start=1652
-  _globals['_MODELSERVICE']._serialized_end=2705
+  _globals['_CREATEMODELREQUEST']._serialized_start=110
+  _globals['_CREATEMODELREQUEST']._serialized_end=204
+  _globals['_UPDATEMODELREQUEST']._serialized_start=206
+  _globals['_UPDATEMODELREQUEST']._serialized_end=331
+  _globals['_GETMODELREQUEST']._serialized_start=333
+  _globals['_GETMODELREQUEST']._serialized_end=364
+  _globals['_LISTMODELSREQUEST']._serialized_start=366
+  _globals['_LISTMODELSREQUEST']._serialized_end=424
+  _globals['_LISTMODELSRESPONSE']._serialized_start=426
+  _globals['_LISTMODELSRESPONSE']._serialized_end=508
+  _globals['_CREATEMODELVERSIONREQUEST']._serialized_start=511
+  _globals['_CREATEMODELVERSIONREQUEST']._serialized_end=640
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=642
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=680
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=682
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=763
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=765
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=869
+  _globals['_SETMODELALIASREQUEST']._serialized_start=871
+  _globals['_SETMODELALIASREQUEST']._serialized_end=976
+  _globals['_GETMODELALIASREQUEST']._serialized_start=978
+  _globals['_GETMODELALIASREQUEST']._serialized_end=1014
+  _globals['_DELETEMODELALIASREQUEST']._serialized_start=1016
+  _globals['_DELETEMODELALIASREQUEST']._serialized_end=1069
+  _globals['_DELETEMODELALIASRESPONSE']._serialized_start=1071
+  _globals['_DELETEMODELALIASRESPONSE']._serialized_end=1097
+  _globals['_ROLLBACKMODELALIASREQUEST']._serialized_start=1099
+  _globals['_ROLLBACKMODELALIASREQUEST']._serialized_end=1190
+  _globals['_LISTMODELALIASCHANGESREQUEST']._serialized_start=1192
+  _globals['_LISTMODELALIASCHANGESREQUEST']._serialized_end=1292
+  _globals['_LISTMODELALIASCHANGESRESPONSE']._serialized_start=1294
+  _globals['_LISTMODELALIASCHANGESRESPONSE']._serialized_end=1399
+  _globals['_WATCHMODELSREQUEST']._serialized_start=1401
+  _globals['_WATCHMODELSREQUEST']._serialized_end=1458
+  _globals['_WATCHMODELSRESPONSE']._serialized_start=1460
+  _globals['_WATCHMODELSRESPONSE']._serialized_end=1560
+  _globals['_SERVEDMODEL']._serialized_start=1563
+  _globals['_SERVEDMODEL']._serialized_end=1788
+  _globals['_SERVEDMODEL_ALIASESENTRY']._serialized_start=1742
+  _globals['_SERVEDMODEL_ALIASESENTRY']._serialized_end=1788
+  _globals['_SERVEDVERSION']._serialized_start=1790
+  _globals['_SERVEDVERSION']._serialized_end=1856
+  _globals['_MODELSERVICE']._serialized_start=1859
+  _globals['_MODELSERVICE']._serialized_end=2982
 # @@protoc_insertion_point(module_scope)

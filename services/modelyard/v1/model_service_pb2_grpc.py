@@ -46,6 +46,11 @@ class ModelServiceStub:
                 request_serializer=modelyard_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=modelyard_dot_v1_dot_model__pb2.Model.FromString,
                 _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/modelyard.v1.ModelService/UpdateModel',
+                request_serializer=modelyard_dot_v1_dot_model__service__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_model__pb2.Model.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/modelyard.v1.ModelService/ListModels',
                 request_serializer=modelyard_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
@@ -111,6 +116,13 @@ class ModelServiceServicer:
 
     def GetModel(self, request, context):
         """One model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModel(self, request, context):
+        """Changes fields of a model. With an etag only if nobody has changed the model since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +212,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
                     request_deserializer=modelyard_dot_v1_dot_model__service__pb2.GetModelRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_model__pb2.Model.SerializeToString,
+            ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=modelyard_dot_v1_dot_model__service__pb2.UpdateModelRequest.FromString,
                     response_serializer=modelyard_dot_v1_dot_model__pb2.Model.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
@@ -307,6 +324,33 @@ class ModelService:
             target,
             '/modelyard.v1.ModelService/GetModel',
             modelyard_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
+            modelyard_dot_v1_dot_model__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.ModelService/UpdateModel',
+            modelyard_dot_v1_dot_model__service__pb2.UpdateModelRequest.SerializeToString,
             modelyard_dot_v1_dot_model__pb2.Model.FromString,
             options,
             channel_credentials,

@@ -48,3 +48,10 @@ async def registry(settings: RegistrySettings, identity: Identity) -> AsyncItera
     """A registry on either database, called by an administrator."""
     async with running_registry(settings, identity) as client:
         yield client
+
+
+@pytest.fixture
+async def sqlite_registry(sqlite_settings: RegistrySettings, identity: Identity) -> AsyncIterator[RegistryClient]:
+    """A registry on SQLite, called by an administrator: for what the database has no part in."""
+    async with running_registry(sqlite_settings, identity) as client:
+        yield client

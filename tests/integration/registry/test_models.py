@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from modelyard.registry.settings import RegistrySettings
 from modelyard.v1 import model_pb2, training_job_pb2
@@ -211,3 +212,69 @@ async def test_a_version_of_a_blob_that_is_not_there_is_refused(registry: Regist
     error = await refusal(registry.create_version(digest="0" * 64))
     assert (error.reason, error.violations[0].field) == ("INVALID_FIELD", "model_version.digest")
     assert "upload it first" in error.message
+
+
+async def update_model(registry: RegistryClient, *paths: str, etag: str = "", **fields: Any) -> model_pb2.Model:
+    model = model_pb2.Model(name="models/m", etag=etag, **fields)
+    request = pb.UpdateModelRequest(model=model, update_mask=FieldMask(paths=paths))
+    return await registry.models.UpdateModel(request)
+
+
+async def test_a_model_is_changed_where_the_mask_says(registry: RegistryClient) -> None:
+    await create_model(registry, "m", display_name="old", description="kept", labels={"a": "1"})
+    changed = await update_model(registry, "display_name", "labels", display_name="new", description="not this")
+    assert (changed.display_name, changed.description, dict(changed.labels)) == ("new", "kept", {})
+    implied = await update_model(registry, description="only what is set")
+    assert (implied.display_name, implied.description) == ("new", "only what is set")
+    replaced = await update_model(registry, "*", display_name="all")
+    assert (replaced.display_name, replaced.description) == ("all", "")
+    assert len({changed.etag, implied.etag, replaced.etag}) == 3
+    assert await update_model(registry, "display_name", display_name="all") == replaced
+
+
+async def test_an_outdated_etag_changes_nothing(registry: RegistryClient) -> None:
+    etag = (await create_model(registry, "m")).etag
+    await update_model(registry, "display_name", etag=etag, display_name="first")
+    error = await refusal(update_model(registry, "display_name", etag=etag, display_name="second"))
+    assert (error.code, error.reason) == (Code.ABORTED, "CONFLICT")
+    found = await registry.models.GetModel(pb.GetModelRequest(name="models/m"))
+    assert (found.display_name, found.etag) == ("first", error.metadata["etag"])
+
+
+async def test_serving_settings_are_kept_one_by_one(registry: RegistryClient) -> None:
+    created = await create_model(registry, "m", serving={"runners": 2, "batching": "BATCHING_OFF"})
+    assert (created.serving.runners, created.serving.batching) == (2, model_pb2.ServingConfig.BATCHING_OFF)
+    changed = await update_model(registry, "serving.queue_size", serving={"queue_size": 7, "runners": 99})
+    assert (changed.serving.queue_size, changed.serving.runners) == (7, 2)
+    reset = await update_model(registry, "serving")
+    assert not reset.HasField("serving")
+
+
+@pytest.mark.parametrize(
+    ("serving", "field"),
+    [
+        ({"runners": -1}, "model.serving.runners"),
+        ({"max_batch_size": 65_537}, "model.serving.max_batch_size"),
+        ({"queue_size": 1_000_001}, "model.serving.queue_size"),
+        ({"graph_threads": 1025}, "model.serving.graph_threads"),
+        ({"batching": 9}, "model.serving.batching"),
+    ],
+)
+async def test_serving_settings_out_of_bounds_are_refused(
+    sqlite_registry: RegistryClient, serving: dict[str, int], field: str
+) -> None:
+    await create_model(sqlite_registry, "m")
+    for call in (update_model(sqlite_registry, serving=serving), create_model(sqlite_registry, "n", serving=serving)):
+        error = await refusal(call)
+        assert [violation.field for violation in error.violations] == [field]
+
+
+async def test_a_mask_that_names_no_field_is_refused(sqlite_registry: RegistryClient) -> None:
+    await create_model(sqlite_registry, "m")
+    error = await refusal(update_model(sqlite_registry, "tenant", "serving.speed", "displayName"))
+    assert [violation.field for violation in error.violations] == ["update_mask"] * 2
+    assert (await refusal(registry_update_of_nobody(sqlite_registry))).code is Code.NOT_FOUND
+
+
+async def registry_update_of_nobody(registry: RegistryClient) -> model_pb2.Model:
+    return await registry.models.UpdateModel(pb.UpdateModelRequest(model=model_pb2.Model(name="models/nobody")))

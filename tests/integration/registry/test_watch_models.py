@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from modelyard.registry.settings import RegistrySettings
+from modelyard.v1 import model_pb2
 from modelyard.v1 import model_service_pb2 as pb
 from support.identity import Identity
 from support.registry import RegistryClient, running_registry
@@ -97,4 +98,16 @@ async def test_a_new_pod_and_one_from_another_time_get_a_snapshot(
     watching = changes(registry, after_revision)
     message = await anext(watching)
     assert (message.snapshot, told(message)) == (True, {"models/b": {"live": 1}})
+    await watching.aclose()
+
+
+async def test_a_change_of_the_serving_settings_reaches_pods(registry: RegistryClient) -> None:
+    await registry.create_version(weight=1, alias="live")
+    watching = changes(registry)
+    assert not (await anext(watching)).models[0].HasField("serving")
+    model = model_pb2.Model(name="models/m", serving=model_pb2.ServingConfig(runners=3))
+    await registry.models.UpdateModel(pb.UpdateModelRequest(model=model))
+    message = await anext(watching)
+    assert told(message) == {"models/m": {"live": 1}}
+    assert message.models[0].serving.runners == 3
     await watching.aclose()

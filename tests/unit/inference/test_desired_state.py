@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.inference.desired import DesiredState
+from modelyard.inference.desired import DesiredState, ServingConfig
 from modelyard.v1 import model_pb2
 from modelyard.v1 import model_service_pb2 as pb
 
@@ -80,3 +80,27 @@ def test_a_datatype_of_a_newer_registry_is_kept_by_its_number(state: DesiredStat
     model.versions[0].model_version.inputs.add(name="x", data_type=99)
     state.apply(snapshot(1, model))
     assert state.models["a"].versions[1].inputs[0].datatype == "99"
+
+
+def test_other_serving_settings_make_another_form_of_every_version(state: DesiredState, tmp_path: Path) -> None:
+    state.apply(snapshot(1, served("a", 1, 2), served("b", 1)))
+    before = state.models["a"].versions
+    message = served("a", 1, 2)
+    message.serving.runners, message.serving.batching = 3, model_pb2.ServingConfig.BATCHING_OFF
+    assert state.apply(pb.WatchModelsResponse(revision=2, models=[message])) == {"a"}
+    config = ServingConfig(runners=3, batching=False)
+    assert state.models["a"].serving == config
+    for number, version in state.models["a"].versions.items():
+        assert (version.serving, version.digest) == (config, before[number].digest)
+        assert version.form != before[number].form
+    state.save()
+    again = DesiredState(tmp_path / "desired.binpb")
+    assert again.restore()
+    assert again.models == state.models
+
+
+def test_settings_of_a_newer_registry_are_the_pods_own_choice(state: DesiredState) -> None:
+    message = served("a", 1)
+    message.serving.runners, message.serving.batching = -5, 77  # type: ignore[assignment]
+    state.apply(snapshot(1, message))
+    assert state.models["a"].serving == ServingConfig()

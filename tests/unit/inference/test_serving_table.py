@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.core.errors import InvalidFields, NotFound, Unavailable
-from modelyard.inference.desired import WantedModel, WantedVersion
+from modelyard.inference.desired import ServingConfig, WantedModel, WantedVersion
 from modelyard.inference.table import Failure, ModelEntry, ServingTable
 from modelyard.inference.versions import LoadedVersion
 
@@ -144,3 +144,12 @@ def test_an_unloaded_model_is_not_found_and_lets_everything_go() -> None:
     assert entry.missing() == []
     with pytest.raises(NotFound, match="unloaded on this pod"):
         table.resolve("m", "1")
+
+
+def test_a_version_with_other_serving_settings_is_loaded_anew() -> None:
+    other = replace(version(1), serving=ServingConfig(runners=2))
+    entry = ModelEntry("m", WantedModel("m", {1: other}, {"live": 1}), loaded={1: loaded(1)})
+    assert entry.missing() == [other]
+    assert (entry.switch(), entry.aliases) == ([], {"live": 1})  # the old form answers meanwhile
+    entry.loaded[1] = cast("LoadedVersion", Loaded(other))
+    assert entry.missing() == []

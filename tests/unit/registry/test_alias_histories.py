@@ -43,7 +43,7 @@ class AliasMachine(RuleBasedStateMachine):
         self.database = Database(f"sqlite+aiosqlite:///{self.folder}/registry.db")
         repetition = Repetition(self.database)
         self.aliases = Aliases(self.database, repetition, lambda: None)
-        self.models = Models(self.database, repetition)
+        self.models = Models(self.database, repetition, lambda: None)
         self.stacks: dict[str, list[int]] = {}
         self.moves: list[tuple[str, int, int]] = []
         self.etags: dict[str, str] = {}
