@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from modelyard.door.envoy import Admin
+from modelyard.envoy.process import Admin
 
 from . import echo_upstream
 from .waiting import eventually_sync

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,11 +18,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .config import bootstrap, render
-from .envoy import Admin, EnvoyMissing, command_line, find_envoy, run
+from modelyard.envoy.http import render
+from modelyard.envoy.process import Admin, EnvoyMissing, EnvoyProcess, StopSignals, command_line, find_envoy
+
+from .config import bootstrap
+from .listener import NAME
 from .settings import DoorSettings
 
 USAGE_ERROR = 2
+_EXIT_S = 5.0
 
 
 def main() -> int:
@@ -47,7 +50,10 @@ def main() -> int:
             return 0
         config_file = settings.config_file or folder / "envoy.json"
         config_file.write_text(text)
-        command = command_line(settings, binary, config_file)
+        command = command_line(
+            binary, config_file,
+            log_level=settings.log_level, drain_s=settings.drain_s, concurrency=settings.concurrency,
+        )  # fmt: skip
         if arguments.validate:
             return subprocess.run([*command, "--mode", "validate"], check=False).returncode  # noqa: S603
         return asyncio.run(_serve(command, Admin(admin_socket), settings.drain_s))
@@ -64,15 +70,18 @@ def _private_folder(settings: DoorSettings) -> Iterator[Path]:
 
 
 async def _serve(command: list[str], admin: Admin, drain_s: float) -> int:
-    stop, hurry = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
+    """Runs Envoy until it ends by itself or a signal comes and it has drained; a second signal ends the draining.
 
-    def on_signal() -> None:
-        (hurry if stop.is_set() else stop).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    return await run(command, admin, stop, hurry, drain_s)
+    Answers Envoy's exit status; 0 after a stop.
+    """
+    signals = StopSignals()
+    envoy = await EnvoyProcess.start(command, admin, NAME)
+    await envoy.until_ended_or(signals.stop)
+    if envoy.ended.done():
+        return envoy.ended.result()
+    await envoy.drain(signals.hurry, drain_s)
+    await envoy.end(_EXIT_S)
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .replies import UNKNOWN, details_header
+from modelyard.core.errors import Unimplemented
+from modelyard.envoy.replies import details_header
+
 from .settings import DoorSettings
 from .upstreams import GATEWAY, INFERENCE, REGISTRY
+
+UNKNOWN = Unimplemented("the door offers no such method; `grpcurl HOST:PORT list` shows what it offers")
 
 
 @dataclass(frozen=True, slots=True)

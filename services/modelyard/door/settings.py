@@ -8,9 +8,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from .addresses import TcpAddress, UnixAddress, parse_address
-
-MEBIBYTE = 1024 * 1024
+from modelyard.envoy.addresses import TcpAddress, UnixAddress, parse_address
+from modelyard.envoy.http import MEBIBYTE
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
 """`a,b,c` in the environment."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .addresses import Address, TcpAddress, parse_address
-from .settings import MEBIBYTE, DoorSettings
+from modelyard.envoy.addresses import Address, TcpAddress, parse_address
+from modelyard.envoy.http import BUFFER_BYTES, CIRCUIT_BREAKERS, endpoints, http2_upstream
+
+from .settings import DoorSettings
 
 GATEWAY, REGISTRY, INFERENCE = "gateway", "registry", "inference"
 WAITING_ROOM = "waiting-room"
@@ -19,19 +21,6 @@ WAITING_ROOM = "waiting-room"
 # Connecting fails at once, and nobody can ever bind it to catch other people's calls: /dev/null is no folder.
 _NOWHERE = "/dev/null/waiting-room"
 
-_UNLIMITED = 1_000_000
-_CIRCUIT_BREAKERS = {
-    # Envoy's defaults (1,024 calls at a time, 3 retries at a time) would turn a busy moment into errors. The services
-    # bound their own queues and say so in their own words.
-    "thresholds": [
-        {
-            "max_connections": _UNLIMITED,
-            "max_pending_requests": _UNLIMITED,
-            "max_requests": _UNLIMITED,
-            "max_retries": _UNLIMITED,
-        }
-    ]
-}
 # Every address that the names resolve to is a host (a headless service in Kubernetes, a scaled one in compose).
 _DNS = {
     "cluster_type": {
@@ -43,10 +32,6 @@ _DNS = {
         },
     }
 }
-# A tensor of some MB should not wait for window updates; 1,000 such streams should not fill the memory either.
-STREAM_WINDOW_BYTES = 4 * MEBIBYTE
-CONNECTION_WINDOW_BYTES = 32 * MEBIBYTE
-BUFFER_BYTES = 4 * MEBIBYTE
 
 
 def clusters(settings: DoorSettings) -> list[dict[str, Any]]:
@@ -81,17 +66,17 @@ def _hosts(name: str, addresses: list[Address], settings: DoorSettings) -> dict[
             "update_merge_window": "0s",
         },
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
-        "circuit_breakers": _CIRCUIT_BREAKERS,
+        "circuit_breakers": CIRCUIT_BREAKERS,
         "health_checks": [_health_check(settings)],
-        "typed_extension_protocol_options": _http2(tcp),
+        "typed_extension_protocol_options": http2_upstream(tcp=tcp),
         **({"upstream_connection_options": {"tcp_keepalive": {}}} if tcp else {}),
-        "load_assignment": {
-            "cluster_name": name,
+        "load_assignment": endpoints(
+            name,
+            [address.to_envoy() for address in addresses],
             # Envoy moves load away in proportion to the unhealthy share, from 1 - 1/1.4 on. The waiting room must get
             # none while a single host of many is healthy: this factor makes one in 10,000 enough.
-            "policy": {"overprovisioning_factor": 1_000_000},
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": a.to_envoy()}} for a in addresses]}],
-        },
+            policy={"overprovisioning_factor": 1_000_000},
+        ),
     }
 
 
@@ -100,7 +85,7 @@ def _hosts_or_waiting_room(name: str) -> dict[str, Any]:
         "name": name,
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "2s",
-        "circuit_breakers": _CIRCUIT_BREAKERS,
+        "circuit_breakers": CIRCUIT_BREAKERS,
         "cluster_type": {
             "name": "envoy.clusters.aggregate",
             "typed_config": {
@@ -116,12 +101,9 @@ def _waiting_room() -> dict[str, Any]:
         "name": WAITING_ROOM,
         "type": "STATIC",
         "connect_timeout": "1s",
-        "circuit_breakers": _CIRCUIT_BREAKERS,
-        "typed_extension_protocol_options": _http2(tcp=False),
-        "load_assignment": {
-            "cluster_name": WAITING_ROOM,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": _NOWHERE}}}}]}],
-        },
+        "circuit_breakers": CIRCUIT_BREAKERS,
+        "typed_extension_protocol_options": http2_upstream(tcp=False),
+        "load_assignment": endpoints(WAITING_ROOM, [{"pipe": {"path": _NOWHERE}}]),
     }
 
 
@@ -159,23 +141,4 @@ def _outlier_detection() -> dict[str, Any]:
         "base_ejection_time": "2s",
         "max_ejection_time": "10s",
         "max_ejection_percent": 100,
-    }
-
-
-def _http2(tcp: bool) -> dict[str, Any]:
-    """HTTP/2 to the upstream. Over TCP a silent peer is noticed by pings; a Unix socket's death the kernel tells."""
-    options: dict[str, Any] = {
-        "initial_stream_window_size": STREAM_WINDOW_BYTES,
-        "initial_connection_window_size": CONNECTION_WINDOW_BYTES,
-        "max_concurrent_streams": 100_000,
-    }
-    if tcp:
-        options["connection_keepalive"] = {"interval": "10s", "timeout": "10s"}
-    return {
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": {"http2_protocol_options": options},
-            # A connection without calls costs nothing worth saving, and opening one costs the next caller.
-            "common_http_protocol_options": {"idle_timeout": "3600s"},
-        }
     }

@@ -84,7 +84,7 @@ def test_a_stopping_door_lets_calls_end_first(own_yard: Yard) -> None:
             target=lambda: answers.append(call(channel, GET_MODEL, b"slow", [("x-behave", "slow")]))
         )
         slow.start()
-        eventually_sync(lambda: own_yard.door.admin.running_calls() == 1)
+        eventually_sync(lambda: own_yard.door.admin.running_calls("door") == 1)
         own_yard.door.process.send_signal(signal.SIGTERM)
         assert own_yard.door.process.wait(timeout=60) == 0
         slow.join()
@@ -94,7 +94,7 @@ def test_a_stopping_door_lets_calls_end_first(own_yard: Yard) -> None:
 def test_a_door_in_a_hurry_does_not_wait_for_calls(own_yard: Yard) -> None:
     with own_yard.door.channel() as channel:
         hanging = unary(channel, GET_MODEL).future(b"", metadata=[("x-behave", "hang")])
-        eventually_sync(lambda: own_yard.door.admin.running_calls() == 1)
+        eventually_sync(lambda: own_yard.door.admin.running_calls("door") == 1)
         own_yard.door.process.send_signal(signal.SIGTERM)
         eventually_sync(lambda: own_yard.door.statistic("listener_manager.total_listeners_draining") >= 0)
         own_yard.door.process.send_signal(signal.SIGTERM)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from modelyard.door.addresses import TcpAddress, UnixAddress, parse_address
 from modelyard.door.settings import DoorSettings
+from modelyard.envoy.addresses import TcpAddress, UnixAddress, parse_address
 
 
 @pytest.mark.parametrize(

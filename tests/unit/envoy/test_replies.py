@@ -8,7 +8,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from modelyard.core.errors import ModelyardError
-from modelyard.door.replies import DEADLINE, HUNG_UP, UNKNOWN, UNREACHABLE, details_header, local_replies
+from modelyard.door.routes import UNKNOWN
+from modelyard.envoy.replies import DEADLINE, HUNG_UP, UNREACHABLE, details_header, local_replies
 
 
 @pytest.mark.parametrize("error", [UNKNOWN, UNREACHABLE, HUNG_UP, DEADLINE], ids=lambda error: type(error).__name__)

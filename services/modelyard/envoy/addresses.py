@@ -46,14 +46,17 @@ class UnixAddress:
 Address = TcpAddress | UnixAddress
 
 
-def parse_address(text: str) -> Address:
-    """Reads `host:port`, `[ipv6]:port` or `unix:/path`; raises ValueError that says what was expected."""
+def parse_address(text: str, *, lowest_port: int = 1) -> Address:
+    """Reads `host:port`, `[ipv6]:port` or `unix:/path`; raises ValueError that says what was expected.
+
+    `lowest_port`: 0 where somebody listens and a free port will do.
+    """
     if text.startswith(UNIX_PREFIX):
         return _parse_unix(text)
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"expected host:port (port 1 to 65535) or unix:/path, got {text!r}")
+    if not colon or not host or not port.isascii() or not port.isdigit() or not lowest_port <= int(port) < 65536:
+        raise ValueError(f"expected host:port (port {lowest_port} to 65535) or unix:/path, got {text!r}")
     return TcpAddress(host, int(port))
 
 

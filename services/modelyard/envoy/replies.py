@@ -6,9 +6,8 @@ import base64
 from http import HTTPStatus
 from typing import Any
 
-from modelyard.core.errors import DeadlineExceeded, ModelyardError, Unavailable, Unimplemented, to_status
+from modelyard.core.errors import DeadlineExceeded, ModelyardError, Unavailable, to_status
 
-UNKNOWN = Unimplemented("the door offers no such method; `grpcurl HOST:PORT list` shows what it offers")
 UNREACHABLE = Unavailable("the service cannot be reached at the moment; try again", retry_after=1.0)
 HUNG_UP = Unavailable(
     "the service went away before it answered; whether the call took effect is not known: "
@@ -38,7 +37,7 @@ def _flags(flags: list[str]) -> dict[str, Any]:
 
 def _status(code: HTTPStatus) -> dict[str, Any]:
     # Envoy wants a name under which the number could be changed at run time; nobody does.
-    value = {"default_value": int(code), "runtime_key": "door.unused"}
+    value = {"default_value": int(code), "runtime_key": "modelyard.unused"}
     return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
 
 
