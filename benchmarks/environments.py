@@ -1,0 +1,44 @@
+"""Virtual environments for programs that cannot live in ours: other pins, other NumPy, other protobuf."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from . import workshop
+
+_STAMP = "requirements.sha256"
+
+
+class SetUpFailed(Exception):
+    """Something the benchmarks need could not be installed or built; the text says what and how to get it."""
+
+
+def environment(name: str, requirements: Path) -> Path:
+    """The folder of a virtual environment with exactly these requirements, made by this interpreter if it is not there.
+
+    `requirements`: a pip requirements file with pinned versions; a changed file makes the environment anew.
+    Raises SetUpFailed with pip's last lines.
+    """
+    wanted = hashlib.sha256(sys.version.encode() + requirements.read_bytes()).hexdigest()
+    place = workshop.folder("environments") / name
+    with (workshop.folder("environments") / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs may set up at once
+        stamp = place / _STAMP
+        if not stamp.exists() or stamp.read_text() != wanted:
+            shutil.rmtree(place, ignore_errors=True)
+            _run(sys.executable, "-m", "venv", str(place))
+            _run(str(place / "bin/python"), "-m", "pip", "install", "--quiet", "--requirement", str(requirements))
+            stamp.write_text(wanted)
+    return place
+
+
+def _run(*command: str) -> None:
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        last = "\n".join(finished.stderr.splitlines()[-15:])
+        raise SetUpFailed(f"{' '.join(command)} failed:\n{last}")
