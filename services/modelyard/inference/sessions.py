@@ -7,17 +7,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from modelyard.core.errors import InvalidFields, MalformedContent, WrongState
+from modelyard.core.errors import DeadlineExceeded, InvalidFields, MalformedContent, ResourceExhausted, WrongState
 from modelyard.core.logs import get_logger
 from modelyard.oip.datatypes import DATATYPES, Datatype
 from modelyard.oip.tensors import Array
 
+from .run_memory import RunMemory
+from .run_watch import RunWatch
 from .signature import Signature, TensorInfo
 
 _DATATYPES: dict[str, Datatype] = {
@@ -39,6 +41,9 @@ LOAD_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.NotImplemented, ort_errors.RuntimeException, ort_errors.NoSuchFile, ort_errors.EPFail,
 )  # fmt: skip
 """What ONNX Runtime raises for a file that it does not load. They share no base below Exception."""
+
+_OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "bad_alloc")
+"""What the runtime says when it gets no memory; it has no error class for that."""
 
 log = get_logger()
 
@@ -75,15 +80,45 @@ class RuntimeOptions:
         return options
 
 
+class RunControl:
+    """Stops a run from another thread. For one run, or several of which none should go on after a stop."""
+
+    __slots__ = ("options", "overdue")
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+        self.overdue = False
+        """Whether it was stopped because it took longer than the pod allows."""
+
+    def stop(self) -> None:
+        """The run ends with an error before it begins the next node of the graph; a later run at once."""
+        self.options.terminate = True
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """Bounds on what one run may take. None: no bound."""
+
+    watch: RunWatch | None = None
+    """Bounds the time."""
+    memory: RunMemory | None = None
+    """Bounds the memory, together with all other sessions that use it."""
+
+
+UNLIMITED = RunLimits()
+
+
 class GraphSession:
     """A loaded graph. `run` may be called from several threads at once and lets other Python threads run."""
 
-    def __init__(self, path: Path, options: RuntimeOptions) -> None:
+    def __init__(self, path: Path, options: RuntimeOptions, limits: RunLimits = UNLIMITED) -> None:
         """Raises MalformedContent, with the runtime's reason, for a file that it does not load."""
+        self._limits = limits
+        session_options = options.session_options()
+        if limits.memory is not None:
+            limits.memory.use_for(session_options)
         try:
-            self._session = ort.InferenceSession(
-                str(path), sess_options=options.session_options(), providers=options.providers()
-            )
+            self._session = ort.InferenceSession(str(path), sess_options=session_options, providers=options.providers())
         except LOAD_ERRORS as error:
             # The path is the pod's own affair.
             raise MalformedContent(f"the runtime refuses the graph: {brief(error, str(path))}") from error
@@ -97,22 +132,58 @@ class GraphSession:
             tensor.datatype.name == "BF16" for tensor in (*self.signature.inputs, *self.signature.outputs)
         )
 
-    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Computes these outputs. Text is `str` in both directions, BF16 its bits as uint16.
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], control: RunControl | None = None) -> list[Array]:
+        """Computes these outputs. Text is `str` in both directions, BF16 its bits as uint16. `control` may stop it.
 
-        Raises InvalidFields if the graph refuses these inputs; what else the runtime raises is a fault of the graph.
+        Raises InvalidFields if the graph refuses these inputs, DeadlineExceeded if it was stopped because it took too
+        long, ResourceExhausted if it needs more memory than it may have; what else the runtime raises is a fault of the
+        graph, or due to `control`.
         """
+        control = RunControl() if control is None else control
+        watch = self._limits.watch
+        if watch is not None:
+            watch.begin(control)
         try:
-            if self._has_bfloat16:
-                return self._run_bfloat16(feeds, outputs)
-            return self._session.run(outputs, feeds)  # type: ignore[no-any-return]  # onnxruntime has no types
+            return self._compute(feeds, outputs, control.options)
         except ort_errors.InvalidArgument as error:
             raise _refused(error) from error
-        except (ort_errors.Fail, ort_errors.RuntimeException) as error:
-            # Shapes that the signature allows one by one, and that do not fit together.
-            if self.signature.free_shapes:
-                raise _refused(error) from error
-            raise
+        except (ort_errors.Fail, ort_errors.RuntimeException, MemoryError) as error:
+            if _is_out_of_memory(error):
+                return self._compute_again(feeds, outputs, control)
+            self._explain(error, control)
+        finally:
+            if watch is not None:
+                watch.end(control)
+
+    def _compute(self, feeds: Mapping[str, Array], outputs: Sequence[str], options: ort.RunOptions) -> list[Array]:
+        if self._has_bfloat16:
+            return self._run_bfloat16(feeds, outputs, options)
+        return self._session.run(outputs, feeds, options)  # type: ignore[no-any-return]  # onnxruntime has no types
+
+    def _compute_again(self, feeds: Mapping[str, Array], outputs: Sequence[str], control: RunControl) -> list[Array]:
+        """Once more, after what other runs have left behind in the shared memory has been given back."""
+        memory = self._limits.memory
+        try:
+            if memory is not None:
+                memory.reclaim()
+                return self._compute(feeds, outputs, control.options)
+        except (ort_errors.Fail, ort_errors.RuntimeException, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                self._explain(error, control)
+        limit = "" if memory is None else f" ({memory.limit_bytes} bytes for all runs of the pod and their weights)"
+        raise ResourceExhausted(f"computing this takes more memory than there is{limit}; smaller inputs take less")
+
+    def _explain(self, error: Exception, control: RunControl) -> NoReturn:
+        """Raises what a caller is told of an error in the middle of a run."""
+        if control.overdue and self._limits.watch is not None:
+            raise DeadlineExceeded(
+                f"the graph computed for longer than {self._limits.watch.limit_s:g} s, the most this pod allows, and "
+                "was stopped"
+            ) from error
+        # Shapes that the signature allows one by one, and that do not fit together.
+        if self.signature.free_shapes and not control.options.terminate:
+            raise _refused(error) from error
+        raise error
 
     def warm_up(self, batch_sizes: Iterable[int]) -> None:
         """Computes zeros at each batch size, so that no caller waits for what a first run prepares.
@@ -130,7 +201,7 @@ class GraphSession:
     def _zeros(self, batch_size: int) -> dict[str, Array]:
         return {tensor.name: _zero_tensor(tensor, batch_size) for tensor in self.signature.inputs}
 
-    def _run_bfloat16(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+    def _run_bfloat16(self, feeds: Mapping[str, Array], outputs: Sequence[str], options: ort.RunOptions) -> list[Array]:
         """NumPy has no bfloat16, so the runtime takes and gives these tensors as its own values only."""
         types = self.signature.inputs_by_name
         values = {
@@ -139,7 +210,7 @@ class GraphSession:
             else ort.OrtValue.ortvalue_from_numpy(array)
             for name, array in feeds.items()
         }
-        results = self._session.run_with_ort_values(list(outputs), values)
+        results = self._session.run_with_ort_values(list(outputs), values, options)
         return [_to_numpy(result) for result in results]
 
 
@@ -176,6 +247,10 @@ def _to_numpy(value: Any) -> Array:
         # The value is a host tensor of the same layout, alive until this returns.
         ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
     return bits
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in _OUT_OF_MEMORY)
 
 
 def _refused(error: Exception) -> InvalidFields:
