@@ -23,6 +23,8 @@ class Permission(StrEnum):
     MODELS_WATCH = "models.watch"
     MODELS_PREDICT = "models.predict"
     MODELS_LOAD = "models.load"
+    PODS_CONFIGURE = "pods.configure"
+    """To read and change what a pod logs and traces."""
     DATASETS_READ = "datasets.read"
     DATASETS_WRITE = "datasets.write"
     ARTIFACTS_READ = "artifacts.read"
@@ -105,7 +107,13 @@ METHOD_TABLE: dict[str, Permission | Access] = {
         "DeleteModelAlias": Permission.MODELS_WRITE,
         "RollbackModelAlias": Permission.MODELS_WRITE,
         "ListModelAliasChanges": Permission.MODELS_READ,
+        "PromoteModelVersion": Permission.MODELS_WRITE,
+        "GetShadowReport": Permission.MODELS_READ,
         "WatchModels": Permission.MODELS_WATCH,
+    }),
+    **_service("modelyard.v1.PodService", {
+        "ListPods": Permission.MODELS_READ,
+        "ReportPod": Permission.MODELS_WATCH,
     }),
     **_service("modelyard.v1.DatasetService", {
         "CreateDataset": Permission.DATASETS_WRITE,
@@ -126,11 +134,20 @@ METHOD_TABLE: dict[str, Permission | Access] = {
         "ModelReady": Permission.MODELS_PREDICT,
         "ModelMetadata": Permission.MODELS_PREDICT,
         "ModelInfer": Permission.MODELS_PREDICT,
+        "ModelStreamInfer": Permission.MODELS_PREDICT,
         "ModelConfig": Permission.MODELS_PREDICT,
         "ModelStatistics": Permission.MODELS_PREDICT,
         "RepositoryIndex": Permission.MODELS_PREDICT,
         "RepositoryModelLoad": Permission.MODELS_LOAD,
         "RepositoryModelUnload": Permission.MODELS_LOAD,
+        "SystemSharedMemoryStatus": Permission.MODELS_PREDICT,
+        "SystemSharedMemoryRegister": Permission.MODELS_PREDICT,
+        "SystemSharedMemoryUnregister": Permission.MODELS_PREDICT,
+        "CudaSharedMemoryStatus": Permission.MODELS_PREDICT,
+        "CudaSharedMemoryRegister": Permission.MODELS_PREDICT,
+        "CudaSharedMemoryUnregister": Permission.MODELS_PREDICT,
+        "TraceSetting": Permission.PODS_CONFIGURE,
+        "LogSettings": Permission.PODS_CONFIGURE,
     }),
     **_service("grpc.health.v1.Health", {"Check": Access.PUBLIC, "List": Access.PUBLIC, "Watch": Access.PUBLIC}),
     **_service("grpc.reflection.v1alpha.ServerReflection", {"ServerReflectionInfo": Access.PUBLIC}),

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 import modelyard
-from modelyard.core.errors import InvalidFields, NotFound
+from modelyard.core.errors import InvalidFields, NotFound, Unimplemented
 from modelyard.core.interceptors import current_caller
+from modelyard.core.names import shorten
+from modelyard.core.tokens import Caller
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.service import Context
 
 from . import responses
 from .calls import PredictionCall
+from .log_settings import change_log_settings, log_settings
 from .prediction import Predictor
 from .readiness import Readiness
 from .reconcile import Reconciler
 from .sessions import RuntimeOptions
+from .shared_memory import SharedMemory, unknown_region
+from .streaming import GRPC_ERRORS, PredictionStream, check_token
 from .table import ModelEntry, ServingTable, check_version_form
+from .trace_settings import TraceSettings
 from .versions import LoadedVersion
 
 SERVER_NAME = "modelyard"
-EXTENSIONS = ("model_repository", "model_configuration", "parameters", "statistics")
-"""Of the protocol's extensions, those that a pod offers, by Triton's names."""
+EXTENSIONS = (
+    "classification", "model_repository", "model_configuration", "schedule_policy", "statistics", "trace", "logging",
+    "parameters",
+)  # fmt: skip
+"""Of the protocol's extensions, those that every pod offers, by Triton's names."""
+SHARED_MEMORY_EXTENSION = "system_shared_memory"
+"""Offered if the settings say so."""
 
 
 class Inference:
@@ -37,13 +48,22 @@ class Inference:
         *,
         options: RuntimeOptions,
         request_threads: int,
+        stream_requests: int,
+        stopping: asyncio.Event,
+        memory: SharedMemory | None = None,
+        tracing: TraceSettings | None = None,
     ) -> None:
+        """`stopping`: set when streams should end. `memory`: None if clients may not use shared memory."""
         self._table = table
         self._predictor = predictor
         self._reconciler = reconciler
         self._readiness = readiness
         self._options = options
         self._request_threads = request_threads
+        self._stream_requests = stream_requests
+        self._stopping = stopping
+        self._memory = memory
+        self._tracing = tracing or TraceSettings()
 
     async def ServerLive(self, _request: pb.ServerLiveRequest, _context: Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -57,7 +77,8 @@ class Inference:
         return pb.ModelReadyResponse(ready=ready)
 
     async def ServerMetadata(self, _request: pb.ServerMetadataRequest, _context: Context) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name=SERVER_NAME, version=modelyard.__version__, extensions=EXTENSIONS)
+        extensions = EXTENSIONS if self._memory is None else (*EXTENSIONS, SHARED_MEMORY_EXTENSION)
+        return pb.ServerMetadataResponse(name=SERVER_NAME, version=modelyard.__version__, extensions=extensions)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, _context: Context) -> pb.ModelMetadataResponse:
         version = self._table.resolve(request.name, request.version, "version")
@@ -65,6 +86,19 @@ class Inference:
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         return await self._predictor.predict(request, _call(context))
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        call = _call(context)
+        stream = PredictionStream(
+            lambda request: self._predictor.predict(request, call),
+            limit=self._stream_requests,
+            stopping=self._stopping,
+            grpc_errors=call.metadata.get(GRPC_ERRORS) == "true",
+        )
+        async for reply in stream.replies(_while_valid(requests, call.caller)):
+            yield reply
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, _context: Context) -> pb.ModelConfigResponse:
         version = self._table.resolve(request.name, request.version, "version")
@@ -97,6 +131,58 @@ class Inference:
         self._reconciler.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, _context: Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        regions = self._memory.of(current_caller().tenant).by_name if self._memory is not None else {}
+        if request.name and request.name not in regions:
+            raise unknown_region(request.name)
+        chosen = [regions[request.name]] if request.name else regions.values()
+        return responses.shared_memory_status(chosen)
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, _context: Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        if self._memory is None:
+            raise Unimplemented("this pod does not offer system shared memory; see the setting system_shared_memory")
+        tenant = current_caller().tenant
+        self._memory.register(tenant, request.name, request.key, request.offset, request.byte_size)
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, _context: Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        if self._memory is not None:
+            self._memory.unregister(current_caller().tenant, request.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    async def CudaSharedMemoryStatus(
+        self, request: pb.CudaSharedMemoryStatusRequest, _context: Context
+    ) -> pb.CudaSharedMemoryStatusResponse:
+        if request.name:
+            raise unknown_region(request.name)
+        return pb.CudaSharedMemoryStatusResponse()
+
+    async def CudaSharedMemoryRegister(
+        self, request: pb.CudaSharedMemoryRegisterRequest, _context: Context
+    ) -> pb.CudaSharedMemoryRegisterResponse:
+        name = shorten(request.name)
+        raise Unimplemented(f"failed to register CUDA shared memory region: '{name}', GPUs not supported")
+
+    async def CudaSharedMemoryUnregister(
+        self, _request: pb.CudaSharedMemoryUnregisterRequest, _context: Context
+    ) -> pb.CudaSharedMemoryUnregisterResponse:
+        return pb.CudaSharedMemoryUnregisterResponse()
+
+    async def TraceSetting(self, request: pb.TraceSettingRequest, _context: Context) -> pb.TraceSettingResponse:
+        if request.model_name and request.model_name not in self._table.models:
+            raise NotFound.resource(f"models/{shorten(request.model_name)}")
+        return self._tracing.change(request)
+
+    async def LogSettings(self, request: pb.LogSettingsRequest, _context: Context) -> pb.LogSettingsResponse:
+        change_log_settings(request.settings)
+        return log_settings()
+
     def _chosen(self, request: pb.ModelStatisticsRequest) -> list[tuple[str, LoadedVersion]]:
         """The loaded versions of one model, or one of them. An unknown one is, by the protocol, a wrong argument."""
         entry = self._table.models.get(request.name)
@@ -112,6 +198,15 @@ def _call(context: Context) -> PredictionCall:
     remaining: float | None = context.time_remaining()  # None without a deadline; the stubs do not say so
     expires = None if remaining is None else asyncio.get_running_loop().time() + remaining
     return PredictionCall(expires, current_caller(), dict(context.invocation_metadata() or ()))
+
+
+async def _while_valid(
+    requests: AsyncIterator[pb.ModelInferRequest], caller: Caller
+) -> AsyncIterator[pb.ModelInferRequest]:
+    """The requests until the caller's token is over; then raises TokenExpired."""
+    async for request in requests:
+        check_token(caller)
+        yield request
 
 
 def _all_loaded(entries: Iterable[ModelEntry]) -> list[tuple[str, LoadedVersion]]:

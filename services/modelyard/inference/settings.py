@@ -56,6 +56,13 @@ class InferenceSettings(ServiceSettings):
     queue_size: int = Field(default=512, ge=0)
     """Predictions of one version that may wait for a thread; one more is answered RESOURCE_EXHAUSTED."""
 
+    stream_requests: int = Field(default=64, ge=1)
+    """Requests of one stream that are computed at once; more are read when these are answered."""
+
+    system_shared_memory: bool = False
+    """Lets clients on the same machine register objects of /dev/shm and keep tensors there. Whoever may predict can
+    then read and write every object there that this process may open: see docs/open-inference-protocol.md."""
+
     max_batch_size: int = Field(default=1024, ge=1)
     """The most rows of one request, for models with a batch dimension."""
 

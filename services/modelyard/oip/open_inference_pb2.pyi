@@ -5,7 +5,7 @@ The Open Inference Protocol, version 2, over gRPC, with the extensions that Trit
 
 Names and numbers are the wire contract of that protocol: every client that speaks it (tritonclient, perf_analyzer,
 KServe's) depends on them, so nothing here may ever change, only be added to. The words are ours, and say what a
-Modelyard pod does. Messages are complete; the service lists the calls that a pod answers.
+Modelyard pod does. docs/open-inference-protocol.md lists where a pod differs from Triton, and why.
 """
 
 from collections import abc as _abc
@@ -527,7 +527,9 @@ class ModelInferRequest(_message.Message):
 
         @_builtins.property
         def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-            """Values for this tensor only; see the protocol's shared-memory extension."""
+            """`shared_memory_region` (string), `shared_memory_byte_size` and `shared_memory_offset` (int64, bytes): the elements
+            are in a registered region, encoded as in `raw_input_contents`, which then has no entry for this tensor.
+            """
 
         @_builtins.property
         def contents(self) -> Global___InferTensorContents:
@@ -581,7 +583,10 @@ class ModelInferRequest(_message.Message):
         """The output's name."""
         @_builtins.property
         def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-            """Values for this tensor only; see the protocol's shared-memory and classification extensions."""
+            """`shared_memory_region`, `shared_memory_byte_size` and `shared_memory_offset`: the elements are written into a
+            registered region, and the entry in `raw_output_contents` is empty. `classification` (int64): instead of the
+            elements, so many of the highest of each row, as BYTES `value:index`.
+            """
 
         def __init__(
             self,
@@ -631,8 +636,10 @@ class ModelInferRequest(_message.Message):
     """Anything that helps the caller; echoed in the answer."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-        """`timeout` (int64, microseconds) bounds the wait before the computation. `provenance` (bool) asks for the version's
-        origin in the answer's parameters. Names that begin with `triton_` are refused, unknown names are ignored.
+        """`timeout` (int64, microseconds) bounds the wait before the computation; 0 means none. `priority` (uint64): 1 is the
+        highest, 0 the default. `provenance` (bool) asks for the version's origin in the answer's parameters.
+        `triton_enable_empty_final_response` (bool) changes nothing, as every request has one answer; other names that begin
+        with `triton_` are refused, unknown names are ignored.
         """
 
     @_builtins.property
@@ -645,7 +652,7 @@ class ModelInferRequest(_message.Message):
 
     @_builtins.property
     def raw_input_contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """For each input, in the order of `inputs`, its elements: little-endian, row-major, without padding; BOOL as one byte
+        """For each input that is not in shared memory, in the order of `inputs`, its elements: little-endian, row-major, without padding; BOOL as one byte
         each, BYTES each behind its length as a little-endian uint32. If given, no input may have `contents`.
         """
 
@@ -772,7 +779,9 @@ class ModelInferResponse(_message.Message):
     """The request's id."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-        """With `provenance`: `digest`, `training_job`, `dataset` and `dataset_digest` of the version, as far as known."""
+        """With `provenance`: `digest`, `training_job`, `dataset` and `dataset_digest` of the version, as far as known. In a
+        stream `triton_final_response`, which is true.
+        """
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInferResponse.InferOutputTensor]:

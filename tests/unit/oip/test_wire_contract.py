@@ -134,13 +134,24 @@ def test_the_typed_declarations_name_every_call_and_no_other() -> None:
     assert set(service.InferenceStub.__annotations__) == set(service.METHODS)
     declared = {name for name, _ in inspect.getmembers(service.InferenceServicer, inspect.isfunction)}
     assert {name for name in declared if name[0].isupper()} == set(service.METHODS)
-    for name in service.METHODS:
-        types = f"[pb.{name}Request, pb.{name}Response]"
-        assert service.AioInferenceStub.__annotations__[name] == f"AioCall{types}"
-        assert service.InferenceStub.__annotations__[name] == f"Call{types}"
+    for method in pool.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
+        name, request, response = method.name, f"pb.{method.input_type.name}", f"pb.{method.output_type.name}"
+        kind = "Stream" if method.client_streaming else "Call"
+        assert method.client_streaming == method.server_streaming
+        assert service.AioInferenceStub.__annotations__[name] == f"Aio{kind}[{request}, {response}]"
+        assert service.InferenceStub.__annotations__[name] == f"{kind}[{request}, {response}]"
         signature = inspect.signature(getattr(service.InferenceServicer, name))
-        assert signature.parameters["request"].annotation == f"pb.{name}Request"
-        assert signature.return_annotation == f"pb.{name}Response"
+        (given,) = [p.annotation for p in signature.parameters.values() if p.name not in ("self", "context")]
+        assert given == (f"AsyncIterator[{request}]" if method.client_streaming else request)
+        answered = f"AsyncIterator[{response}]" if method.server_streaming else response
+        assert signature.return_annotation == answered
+
+
+def test_every_call_of_the_stock_client_is_declared(
+    ours: descriptor_pb2.FileDescriptorProto, theirs: descriptor_pb2.FileDescriptorSet
+) -> None:
+    stock = {method.name for method in theirs.file[1].service[0].method}
+    assert {method.name for method in ours.service[0].method} == stock
 
 
 def test_a_blocking_stub_has_every_call() -> None:
