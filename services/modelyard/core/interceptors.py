@@ -1,4 +1,5 @@
-"""The one interceptor of every service: request id, size, authorisation, error translation, one log line per call.
+"""The one interceptor of every service: request id, size, authorisation, error translation, metrics, one log line per
+call.
 
 Deny by default: a method that `METHOD_TABLE` does not name is refused before its handler is looked up.
 """
@@ -22,12 +23,14 @@ from grpc_status import rpc_status
 
 from .errors import MalformedContent, ModelyardError, PermissionDenied, TokenInvalid, TokenMissing, TooLarge, to_status
 from .logs import get_logger
+from .metrics import CallMetrics, MethodMetrics
 from .permissions import METHOD_TABLE, Access, Permission
 from .tokens import Caller, TokenVerifier
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+# Calls whose success is not worth a line: probes, and predictions, of which there are tens of thousands a second.
+_QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.", "/inference.GRPCInferenceService/ModelInfer")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -85,9 +88,11 @@ class Authorizer:
 class ServiceInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler; see the module's text."""
 
-    def __init__(self, authorizer: Authorizer, *, max_request_bytes: int) -> None:
+    def __init__(self, authorizer: Authorizer, *, max_request_bytes: int, calls: CallMetrics | None = None) -> None:
+        """`calls`: where the calls are counted."""
         self._authorizer = authorizer
         self._max_request_bytes = max_request_bytes
+        self._calls = calls or CallMetrics()
 
     async def intercept_service(
         self,
@@ -97,21 +102,28 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None  # grpc answers UNIMPLEMENTED
-        call = _Call(self._authorizer, self._max_request_bytes, handler_call_details)
+        metrics = self._calls.of(handler_call_details.method, _kind(handler))
+        call = _Call(self._authorizer, self._max_request_bytes, handler_call_details, metrics)
         return call.wrap(handler)
 
 
 class _Call:
     """One call on its way through."""
 
-    def __init__(self, authorizer: Authorizer, max_request_bytes: int, details: grpc.HandlerCallDetails) -> None:
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        max_request_bytes: int,
+        details: grpc.HandlerCallDetails,
+        metrics: MethodMetrics,
+    ) -> None:
         self._authorizer = authorizer
         self._max_request_bytes = max_request_bytes
         self._method = details.method
         self._metadata = dict(details.invocation_metadata or ())
-        wanted = str(self._metadata.get(REQUEST_ID_HEADER, ""))
-        self._request_id = wanted if _REQUEST_ID.fullmatch(wanted) else uuid.uuid4().hex
-        self._start = time.perf_counter()
+        self._request_id = request_id_of(self._metadata)
+        self._metrics = metrics
+        self._start_ns = time.perf_counter_ns()
 
     def wrap(self, handler: Handler) -> Handler:
         """The same handler with everything around it."""
@@ -132,7 +144,7 @@ class _Call:
                 response = await behavior(self._enter(request), context)
             except BaseException as error:  # noqa: BLE001 - translated or raised again
                 await self._fail(error, context)
-            self._log("OK")
+            self._end("OK")
             return response
 
         return answer
@@ -149,12 +161,13 @@ class _Call:
                     yield response
             except BaseException as error:  # noqa: BLE001 - translated or raised again
                 await self._fail(error, context)
-            self._log("OK")
+            self._end("OK")
 
         return answer
 
     def _enter(self, request: Any) -> Any:
         """Sets the call's context and checks it, in the task that runs the handler."""
+        self._metrics.begin()
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
         _request_id.set(self._request_id)
         _caller.set(self._authorizer.authorize(self._method, self._metadata))
@@ -177,21 +190,53 @@ class _Call:
 
     async def _fail(self, error: BaseException, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
         """Ends the call with the status of `error`."""
-        if isinstance(error, (grpc.aio.AbortError, GeneratorExit)):
+        if isinstance(error, grpc.aio.AbortError):
+            self._end(_name_of(context.code()))
             raise error
-        if isinstance(error, asyncio.CancelledError):
-            self._log("CANCELLED")
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            self._end("CANCELLED")
             raise error
         if not isinstance(error, ModelyardError):
-            log.error("unhandled error", method=self._method, exc_info=error)
+            log_unhandled(self._method, error)
         status = rpc_status.to_status(to_status(error, request_id=self._request_id))
-        self._log(status.code.name, message=str(error) if isinstance(error, ModelyardError) else "")
+        self._end(status.code.name, message=str(error) if isinstance(error, ModelyardError) else "")
         context.set_trailing_metadata(((REQUEST_ID_HEADER, self._request_id), *status.trailing_metadata))
         await context.abort(status.code, status.details)
 
-    def _log(self, code: str, *, message: str = "") -> None:
-        if self._method.startswith(_QUIET) and code == "OK":
-            return
-        milliseconds = round((time.perf_counter() - self._start) * 1e3, 3)
-        extra = {"message": message} if message else {}
-        log.info("call", method=self._method, code=code, ms=milliseconds, caller=_caller.get().subject, **extra)
+    def _end(self, code: str, *, message: str = "") -> None:
+        ns = time.perf_counter_ns() - self._start_ns
+        self._metrics.end(code, ns)
+        log_call(self._method, code, ns, _caller.get(), message=message)
+
+
+def request_id_of(metadata: Mapping[str, str | bytes]) -> str:
+    """The request id that the caller chose, if it is one; else a new one."""
+    wanted = str(metadata.get(REQUEST_ID_HEADER, ""))
+    return wanted if _REQUEST_ID.fullmatch(wanted) else uuid.uuid4().hex
+
+
+def log_call(method: str, code: str, ns: int, caller: Caller, *, message: str = "", **more: str) -> None:
+    """The one line of a call that has ended, on whatever transport it came."""
+    if code == "OK" and method.startswith(_QUIET):
+        return
+    extra = {"message": message} if message else {}
+    log.info("call", method=method, code=code, ms=round(ns / 1e6, 3), caller=caller.subject, **extra, **more)
+
+
+def log_unhandled(method: str, error: BaseException, **more: str) -> None:
+    """What a caller is not told of an error outside our tree."""
+    log.error("unhandled error", method=method, exc_info=error, **more)
+
+
+def _kind(handler: Handler) -> str:
+    """As the ecosystem's metrics name it."""
+    if handler.request_streaming:
+        return "bidi_stream" if handler.response_streaming else "client_stream"
+    return "server_stream" if handler.response_streaming else "unary"
+
+
+def _name_of(code: grpc.StatusCode | int) -> str:
+    """A status code's name, however grpc holds it."""
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "UNKNOWN")

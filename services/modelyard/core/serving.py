@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,10 @@ from grpc_reflection.v1alpha import reflection
 
 from . import logs
 from .channels import MAX_MESSAGE_BYTES
+from .exposition import MetricsEndpoint
 from .health import SERVICE_NAME, Health
 from .interceptors import Authorizer, ServiceInterceptor
+from .metrics import CallMetrics, MetricsSource
 from .settings import ServiceSettings
 from .tokens import Caller, TokenVerifier
 
@@ -60,6 +62,10 @@ class Service:
     """False if the program itself says in `health` when it can be called."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when stage two begins: streams without an end of their own (watches) end now, not after the grace."""
+    calls: CallMetrics = field(default_factory=CallMetrics)
+    """Where calls are counted. A transport beside gRPC's counts here too."""
+    metrics: Mapping[str, MetricsSource] = field(default_factory=dict)
+    """What else is told at `/metrics`, each source under a name for the log."""
 
 
 @dataclass
@@ -73,6 +79,9 @@ class RunningServer:
     stopping: asyncio.Event
     drain_delay_s: float
     shutdown_grace_s: float
+    authorizer: Authorizer
+    metrics: MetricsEndpoint | None = None
+    """None if metrics are served nowhere."""
 
     async def stop(self, hurry: asyncio.Event | None = None) -> None:
         """Both stages of a graceful stop; `hurry` ends the first early."""
@@ -83,36 +92,65 @@ class RunningServer:
             _done, waiting = await asyncio.wait([asyncio.create_task(hurry.wait())], timeout=self.drain_delay_s)
             for task in waiting:
                 task.cancel()
+        self.end_streams()
+        await self.end(0 if hurry is not None and hurry.is_set() else self.shutdown_grace_s)
+
+    def end_streams(self) -> None:
+        """Ends the streams that have no end of their own; their clients have heard of the drain."""
         self.stopping.set()
         self.health.end_watches()
-        await self.server.stop(0 if hurry is not None and hurry.is_set() else self.shutdown_grace_s)
+
+    async def end(self, grace_s: float) -> None:
+        """Takes no new calls and returns when running ones have ended; after the grace they are cancelled."""
+        await self.server.stop(grace_s)
+        if self.metrics is not None:
+            await self.metrics.stop()
 
 
-async def start(service: Service, settings: ServiceSettings) -> RunningServer:
-    """Starts serving and says so in health; raises OSError if the address is taken."""
+async def start(
+    service: Service, settings: ServiceSettings, listen: str = "", tls: tuple[Path, Path] | None = None
+) -> RunningServer:
+    """Starts serving and says so in health; raises OSError if the address is taken.
+
+    `listen`: where, if not where the settings say. `tls`: files with certificate chain and private key.
+    """
     authorizer = Authorizer(TokenVerifier.from_file(settings.token_keys_file), anonymous=service.anonymous)
-    interceptor = ServiceInterceptor(authorizer, max_request_bytes=settings.max_request_bytes)
+    interceptor = ServiceInterceptor(authorizer, max_request_bytes=settings.max_request_bytes, calls=service.calls)
     server = grpc.aio.server(interceptors=[interceptor], options=_SERVER_OPTIONS)
     service.register(server)
     if service.serve_health:
         health_pb2_grpc.add_HealthServicer_to_server(service.health.servicer, server)
     listed = [*(service.reflected or service.names), SERVICE_NAME, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(listed, server, pool=service.descriptor_pool)
-    address = await _listen(server, settings.listen)
+    address = await _listen(server, listen or settings.listen, tls)
+    metrics = _metrics_endpoint(service, settings)
     await server.start()
     for name in ("", *service.names) if service.announce else ():
         await service.health.set(name, serving=True)
     return RunningServer(
-        server, address, service.health, service.stopping, settings.drain_delay_s, settings.shutdown_grace_s
-    )
+        server, address, service.health, service.stopping, settings.drain_delay_s, settings.shutdown_grace_s,
+        authorizer, metrics,
+    )  # fmt: skip
 
 
-async def _listen(server: grpc.aio.Server, address: str) -> str:
+def _metrics_endpoint(service: Service, settings: ServiceSettings) -> MetricsEndpoint | None:
+    if not settings.metrics_listen:
+        return None
+    endpoint = MetricsEndpoint(settings.metrics_listen, {"calls": service.calls, **service.metrics})
+    log.info("metrics", address=endpoint.address)
+    return endpoint
+
+
+async def _listen(server: grpc.aio.Server, address: str, tls: tuple[Path, Path] | None) -> str:
     if address.startswith("unix:"):
         # What a killed predecessor left would be "address in use".
         Path(address.removeprefix("unix:")).unlink(missing_ok=True)  # noqa: ASYNC240 - one quick call before serving
     try:
-        port = server.add_insecure_port(address)
+        if tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            chain, key = (path.read_bytes() for path in tls)  # noqa: ASYNC240 - as above
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)]))
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}") from error
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
@@ -121,13 +159,13 @@ async def _listen(server: grpc.aio.Server, address: str) -> str:
 ServiceFactory = Callable[[], AbstractAsyncContextManager[Service]]
 
 
-def run(name: str, settings: ServiceSettings, build: ServiceFactory) -> None:
+def run(name: str, settings: ServiceSettings, build: ServiceFactory, tls: tuple[Path, Path] | None = None) -> None:
     """Runs a service until a signal ends it. `build` is an async context manager that opens what the service needs."""
     logs.configure(settings.log_format, settings.log_level, service=name)
-    uvloop.run(_run(settings, build))
+    uvloop.run(_run(settings, build, tls))
 
 
-async def _run(settings: ServiceSettings, build: ServiceFactory) -> None:
+async def _run(settings: ServiceSettings, build: ServiceFactory, tls: tuple[Path, Path] | None) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -138,7 +176,7 @@ async def _run(settings: ServiceSettings, build: ServiceFactory) -> None:
         loop.add_signal_handler(number, on_signal)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(build())
-        running = await start(service, settings)
+        running = await start(service, settings, tls=tls)
         log.info("serving", address=running.address)
         await stop.wait()
         log.info("stopping", grace_s=settings.shutdown_grace_s)

@@ -18,6 +18,10 @@ class ServiceSettings(BaseSettings):
     listen: str = "127.0.0.1:0"
     """Where the gRPC server listens: `host:port` (port 0 takes a free one) or `unix:/path`."""
 
+    metrics_listen: str = Field(default="", pattern=r"^$|^.+:\d{1,5}$")
+    """Where metrics are served over HTTP at `/metrics`: `host:port` (port 0 takes a free one). Empty: nowhere. Without
+    a token, so only where the monitoring system reaches it."""
+
     token_keys_file: Path
     """JSON Web Key Set with the public Ed25519 keys whose tokens are accepted (RFC 7517, RFC 8037)."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc.aio
 
+from modelyard.core.background import running
 from modelyard.core.channels import aio_channel
 from modelyard.core.database import Database, migrate
 from modelyard.core.health import Health
@@ -137,7 +138,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         )
         gateway = Gateway(settings, database, registry, bell)
         stack.push_async_callback(gateway.finishing.close)
-        await stack.enter_async_context(_running(gateway.background()))
+        await stack.enter_async_context(running(*gateway.background()))
         yield gateway
 
 
@@ -146,14 +147,3 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Service]:
     """The service for `modelyard.core.serving`."""
     async with open_gateway(settings) as gateway:
         yield gateway.service()
-
-
-@asynccontextmanager
-async def _running(work: Sequence[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(coroutine) for coroutine in work]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
