@@ -38,6 +38,7 @@ def test_grpcurl_lists_every_public_service_and_no_internal_one(cluster: UpClust
         "modelyard.v1.ArtifactService",
         "modelyard.v1.DatasetService",
         "modelyard.v1.ModelService",
+        "modelyard.v1.PodService",
         "modelyard.v1.TrainingService",
     } <= services
     assert "modelyard.v1.WorkerService" not in services

@@ -51,6 +51,7 @@ class BlobDesk:
         return Sweeper(
             self.database, self.store, self.ledger,
             interval_s=3600, orphan_age_s=orphan_age_s, request_retention_s=3600,
+            pod_retention_s=3600, shadow_retention_s=3600,
         )  # fmt: skip
 
     async def start(self, content: bytes, *, tenant: str = TENANT) -> Upload:

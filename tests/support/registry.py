@@ -21,6 +21,7 @@ from modelyard.v1 import (
     dataset_service_pb2_grpc,
     model_pb2,
     model_service_pb2_grpc,
+    pod_service_pb2_grpc,
 )
 from modelyard.v1 import dataset_service_pb2 as dataset_pb
 from modelyard.v1 import model_service_pb2 as model_pb
@@ -46,6 +47,7 @@ class RegistryClient:
     def __init__(self, channel: grpc.aio.Channel, registry: Registry) -> None:
         self.registry = registry
         self.models = model_service_pb2_grpc.ModelServiceStub(channel)
+        self.pods = pod_service_pb2_grpc.PodServiceStub(channel)
         self.datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
         self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(channel)
 

@@ -11,6 +11,7 @@ PUBLIC_SERVICES = (
     "modelyard.v1.TrainingService",
     "modelyard.v1.AccessService",
     "modelyard.v1.ModelService",
+    "modelyard.v1.PodService",
     "modelyard.v1.DatasetService",
     "modelyard.v1.ArtifactService",
     "inference.GRPCInferenceService",

@@ -174,6 +174,14 @@ class Cancelled(ModelyardError):
     """The caller cancelled."""
 
 
+class VersionBroken(ModelyardError):
+    """The promoted version cannot be served."""
+
+
+class NotServedYet(ModelyardError):
+    """Not every live pod serves the promoted version within the time that the caller gave."""
+
+
 _Reason = errors_pb2.ErrorReason
 _Code = grpc.StatusCode
 
@@ -198,6 +206,8 @@ STATUS_TABLE: dict[type[ModelyardError], tuple[grpc.StatusCode, errors_pb2.Error
     DeadlineExceeded: (_Code.DEADLINE_EXCEEDED, _Reason.ERROR_REASON_DEADLINE_EXCEEDED),
     Unimplemented: (_Code.UNIMPLEMENTED, _Reason.ERROR_REASON_UNIMPLEMENTED),
     Cancelled: (_Code.CANCELLED, _Reason.ERROR_REASON_CANCELLED),
+    VersionBroken: (_Code.FAILED_PRECONDITION, _Reason.ERROR_REASON_VERSION_BROKEN),
+    NotServedYet: (_Code.DEADLINE_EXCEEDED, _Reason.ERROR_REASON_NOT_SERVED_YET),
 }
 
 

@@ -51,10 +51,13 @@ PUBLIC_SERVICES = (
         REGISTRY,
         repeatable=(
             "GetModel", "ListModels", "GetModelVersion", "ListModelVersions", "GetModelAlias", "ListModelAliasChanges",
+            "GetShadowReport",
         ),
+        streams=("PromoteModelVersion",),
         hidden=("WatchModels",),
     ),
     PublicService("modelyard.v1.DatasetService", REGISTRY, repeatable=("GetDataset", "ListDatasets")),
+    PublicService("modelyard.v1.PodService", REGISTRY, repeatable=("ListPods",), hidden=("ReportPod",)),
     PublicService(
         "modelyard.v1.ArtifactService",
         REGISTRY,

@@ -13,12 +13,18 @@ from modelyard.v1 import (
     dataset_service_pb2,
     errors_pb2,
     model_service_pb2,
+    pod_service_pb2,
     training_service_pb2,
 )
 
 TRAINING_SERVICE = "modelyard.v1.TrainingService"
 ACCESS_SERVICE = "modelyard.v1.AccessService"
-REGISTRY_SERVICES = ("modelyard.v1.ModelService", "modelyard.v1.DatasetService", "modelyard.v1.ArtifactService")
+REGISTRY_SERVICES = (
+    "modelyard.v1.ModelService",
+    "modelyard.v1.PodService",
+    "modelyard.v1.DatasetService",
+    "modelyard.v1.ArtifactService",
+)
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
 OWN_SERVICES = (TRAINING_SERVICE, ACCESS_SERVICE)
@@ -30,7 +36,7 @@ PUBLIC_SERVICES = (*OWN_SERVICES, *REGISTRY_SERVICES, INFERENCE_SERVICE)
 def public_pool() -> DescriptorPool:
     """A pool of its own with the public services' files and all they import."""
     files = (
-        training_service_pb2, access_service_pb2, model_service_pb2, dataset_service_pb2, artifact_service_pb2,
-        errors_pb2, health_pb2, reflection_pb2,
+        training_service_pb2, access_service_pb2, model_service_pb2, pod_service_pb2, dataset_service_pb2,
+        artifact_service_pb2, errors_pb2, health_pb2, reflection_pb2,
     )  # fmt: skip
     return pool_with(file.DESCRIPTOR for file in files)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -109,6 +109,30 @@ class WantedVersion:
         return f"models/{self.model}/versions/{self.number}"
 
 
+DEFAULT_STICKY_KEY = "x-modelyard-caller"
+"""The metadata key that tells callers apart where the alias names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedTraffic:
+    """Where an alias sends callers beside its own version."""
+
+    split: tuple[tuple[int, float], ...] = ()
+    """Numbers of other versions with their share of the requests in percent."""
+    sticky_key: str = DEFAULT_STICKY_KEY
+    shadow: tuple[int, float] | None = None
+    """The version whose answers are compared, with the share of the requests that it is given in percent."""
+
+    @classmethod
+    def from_message(cls, message: model_pb2.Traffic) -> Self:
+        """The registry has checked it."""
+        return cls(
+            tuple((weighted.version, weighted.percent) for weighted in message.split),
+            message.sticky_key or DEFAULT_STICKY_KEY,
+            (message.shadow.version, message.shadow.percent) if message.HasField("shadow") else None,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class WantedModel:
     """What to serve of one model."""
@@ -119,6 +143,8 @@ class WantedModel:
     aliases: Mapping[str, int]
     serving: ServingConfig = ServingConfig()
     """The same for all its versions, which carry it too."""
+    traffic: Mapping[str, WantedTraffic] = field(default_factory=dict)
+    """By alias, of those that have any."""
 
     @classmethod
     def from_message(cls, message: pb.ServedModel) -> Self:
@@ -126,7 +152,8 @@ class WantedModel:
         model = MODEL.parse(message.name, "name")["model"]
         serving = ServingConfig.from_message(message.serving)
         versions = [WantedVersion.from_message(model, served.model_version, serving) for served in message.versions]
-        return cls(model, {version.number: version for version in versions}, dict(message.aliases), serving)
+        traffic = {alias: WantedTraffic.from_message(found) for alias, found in message.traffic.items()}
+        return cls(model, {version.number: version for version in versions}, dict(message.aliases), serving, traffic)
 
 
 class DesiredState:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from modelyard.core.errors import InvalidFields, ModelyardError, NotFound, Unavailable
 from modelyard.core.names import ID, VERSION, shorten
 
-from .desired import WantedModel, WantedVersion
+from .desired import WantedModel, WantedTraffic, WantedVersion
+from .traffic import Split
 from .versions import LoadedVersion
 
 LIVE = "live"
@@ -32,8 +33,20 @@ class Failure:
 
     reason: str
     tries: int
+    broken: bool = False
+    """Whether the version is at fault: no pod could load it."""
     resting: bool = True
     """Until the next try."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRoute:
+    """The version in the shadow of an alias."""
+
+    alias: str
+    version: LoadedVersion
+    percent: float
+    """The share of the requests that it is given."""
 
 
 @dataclass(slots=True)
@@ -64,6 +77,23 @@ class ModelEntry:
             if number not in self.loaded or self.loaded[number].wanted.form != version.form
         ]
 
+    def traffic(self) -> Mapping[str, WantedTraffic]:
+        """Of the aliases that are answered and have any."""
+        wanted = {} if self.wanted is None or self.unloaded else self.wanted.traffic
+        return {alias: traffic for alias, traffic in wanted.items() if alias in self.aliases}
+
+    def split(self, alias: str, traffic: WantedTraffic) -> Split | None:
+        """Who answers for an answered alias with this traffic, if that is more than one version."""
+        if not traffic.split or self.wanted is None:
+            return None
+        own = self.loaded[self.aliases[alias]]
+        return Split.of(f"{self.name}/{alias}", self.wanted.aliases[alias], own, traffic, self.loaded)
+
+    def shadow(self, alias: str, traffic: WantedTraffic) -> ShadowRoute | None:
+        """The alias's shadow, if it is loaded."""
+        number, percent = traffic.shadow or (0, 0.0)
+        return ShadowRoute(alias, self.loaded[number], percent) if number in self.loaded else None
+
     def switch(self) -> list[LoadedVersion]:
         """Points every alias to its version if that is loaded, and leaves it where it is until then.
 
@@ -90,7 +120,10 @@ class ServingTable:
         """Whether the pod knows what it should serve, from the registry or from its copy."""
         self.confirmed = False
         """Whether the registry itself has said so since the pod started."""
+        self.shadows: Mapping[tuple[str, str], ShadowRoute] = {}
+        """By model and name of the version, as a request says them. Empty as a rule."""
         self._routes: dict[tuple[str, str], LoadedVersion] = {}
+        self._splits: dict[tuple[str, str], Split] = {}
 
     def resolve(self, model: str, version: str, field_name: str = "model_version") -> LoadedVersion:
         """The version that answers for this name. `version`: empty for `live`, a number, or an alias.
@@ -102,6 +135,17 @@ class ServingTable:
             raise self._explain(model, version, field_name)
         return loaded
 
+    def choose(self, model: str, version: str, metadata: Mapping[str, str | bytes]) -> LoadedVersion:
+        """The version that answers a call with this metadata: another than `resolve`'s where the alias has a split.
+
+        Raises as `resolve` does.
+        """
+        if self._splits:
+            split = self._splits.get((model, version))
+            if split is not None:
+                return split.choose(metadata)
+        return self.resolve(model, version)
+
     def ready(self, model: str, version: str = "") -> bool:
         """Whether `resolve` would answer."""
         return (model, version) in self._routes
@@ -109,14 +153,22 @@ class ServingTable:
     def publish(self) -> None:
         """Makes what the entries say take effect for the next request."""
         routes: dict[tuple[str, str], LoadedVersion] = {}
+        splits: dict[tuple[str, str], Split] = {}
+        shadows: dict[tuple[str, str], ShadowRoute] = {}
         for model in self.models.values():
             for number, version in model.loaded.items():
                 routes[model.name, str(number)] = version
             for alias, number in model.aliases.items():
-                routes[model.name, alias] = model.loaded[number]
-            if LIVE in model.aliases:
-                routes[model.name, ""] = model.loaded[model.aliases[LIVE]]
-        self._routes = routes
+                for name in _names_of(alias):
+                    routes[model.name, name] = model.loaded[number]
+            for alias, traffic in model.traffic().items():
+                split, shadow = model.split(alias, traffic), model.shadow(alias, traffic)
+                for name in _names_of(alias):
+                    if split is not None:
+                        splits[model.name, name] = split
+                    if shadow is not None:
+                        shadows[model.name, name] = shadow
+        self._routes, self._splits, self.shadows = routes, splits, shadows
 
     def _explain(self, model: str, version: str, field_name: str) -> ModelyardError:
         """Why there is no answer for this name."""
@@ -132,6 +184,11 @@ class ServingTable:
         if entry.unloaded:
             return NotFound(f"{name} is unloaded on this pod", metadata={"resource": name})
         return _explain_version(entry, entry.wanted, version, field_name)
+
+
+def _names_of(alias: str) -> tuple[str, ...]:
+    """How a request may name the version that this alias points to."""
+    return (alias, "") if alias == LIVE else (alias,)
 
 
 def _explain_version(entry: ModelEntry, wanted: WantedModel, version: str, field_name: str) -> ModelyardError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
 from modelyard.core.database import Database
 from modelyard.core.paging import decode_token, encode_token
@@ -12,6 +13,7 @@ from modelyard.core.tokens import Caller
 
 from .models import require_model
 from .tables import model_alias_changes
+from .traffic import Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,14 @@ class AliasChange:
     time: int
     actor: str
     reason: str
+    previous_traffic: Traffic
+    traffic: Traffic
 
 
 _COLUMNS = (
     model_alias_changes.c.sequence, model_alias_changes.c.alias, model_alias_changes.c.previous_version,
     model_alias_changes.c.version, model_alias_changes.c.time, model_alias_changes.c.actor,
-    model_alias_changes.c.reason,
+    model_alias_changes.c.reason, model_alias_changes.c.previous_traffic, model_alias_changes.c.traffic,
 )  # fmt: skip
 
 
@@ -50,5 +54,12 @@ async def list_alias_changes(
     async with database.read() as connection:
         await require_model(connection, caller, model_id)
         rows = (await connection.execute(query)).all()
-    page = [AliasChange(*row) for row in rows[:page_size]]
+    page = [_to_change(row) for row in rows[:page_size]]
     return page, encode_token(page[-1].sequence) if len(rows) > page_size else ""
+
+
+def _to_change(row: Row[*tuple[Any, ...]]) -> AliasChange:
+    plain = {name: value for name, value in row._asdict().items() if not name.endswith("traffic")}
+    return AliasChange(
+        **plain, previous_traffic=Traffic.from_row(row.previous_traffic), traffic=Traffic.from_row(row.traffic)
+    )

@@ -24,6 +24,10 @@ from .repetition import Repetition, Request
 from .revisions import raise_revision
 from .tables import model_alias_changes, model_aliases, model_versions, models
 from .tenancy import visible_to
+from .traffic import Traffic
+
+NO_TRAFFIC = Traffic()
+"""Every caller is answered by the alias's own version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Alias:
     sequence: int
     """The change that put it here; the etag."""
     update_time: int
+    traffic: Traffic
 
 
 class Aliases:
@@ -54,24 +59,28 @@ class Aliases:
         alias: str,
         version: int,
         *,
+        traffic: Traffic | None = None,
         etag: str = "",
         reason: str = "",
         request_id: str = "",
     ) -> Alias:
-        """Points the alias to a version; without effect if it points there already.
+        """Points the alias to a version, and a share of its callers to others; without effect if it is so already.
 
-        Raises NotFound for model or version, Conflict if `etag` is given and not the alias's any more (an alias that
+        Raises NotFound for model or a version, Conflict if `etag` is given and not the alias's any more (an alias that
         does not exist has none), RequestIdReused.
         """
-        request = Request.of(caller.tenant, request_id, "SetModelAlias", model_id, alias, version, etag, reason)
+        traffic = traffic or NO_TRAFFIC
+        content = (model_id, alias, version, etag, reason, *([traffic.to_row()] if traffic != NO_TRAFFIC else []))
+        request = Request.of(caller.tenant, request_id, "SetModelAlias", *content)
 
         async def work(connection: AsyncConnection) -> str:
             await lock_model(connection, caller, model_id)
-            _check_etag(model_id, alias, await _current(connection, model_id, alias), etag)
-            await _require_version(connection, model_id, version)
-            return str(await move_alias(connection, model_id, alias, version, caller.subject, reason))
+            check_etag(model_id, alias, await current_alias(connection, model_id, alias), etag)
+            for number in (version, *traffic.versions()):
+                await require_version(connection, model_id, number)
+            return str(await move_alias(connection, model_id, alias, version, caller.subject, reason, traffic))
 
-        return await self._answer(model_id, alias, request, work)
+        return await self._answer(model_id, request, work)
 
     async def rollback(
         self,
@@ -91,25 +100,23 @@ class Aliases:
 
         async def work(connection: AsyncConnection) -> str:
             await lock_model(connection, caller, model_id)
-            current = await _current(connection, model_id, alias)
+            current = await current_alias(connection, model_id, alias)
             if current is None:
-                raise _not_found(model_id, alias)
-            _check_etag(model_id, alias, current, etag)
-            return str(await _undo(connection, current, caller.subject, reason or "rollback"))
+                raise alias_not_found(model_id, alias)
+            check_etag(model_id, alias, current, etag)
+            return str(await undo_move(connection, current, caller.subject, reason or "rollback"))
 
-        return await self._answer(model_id, alias, request, work)
+        return await self._answer(model_id, request, work)
 
     async def delete(self, caller: Caller, model_id: str, alias: str, *, etag: str = "") -> None:
         """Removes the alias; raises NotFound, and Conflict for the etag."""
         async with self._database.write() as connection:
             await lock_model(connection, caller, model_id)
-            current = await _current(connection, model_id, alias)
+            current = await current_alias(connection, model_id, alias)
             if current is None:
-                raise _not_found(model_id, alias)
-            _check_etag(model_id, alias, current, etag)
-            change = _Change(model_id, alias, current.version, 0, 0, caller.subject, "deleted")
-            await _record(connection, change)
-            await connection.execute(delete(model_aliases).where(_this(model_id, alias)))
+                raise alias_not_found(model_id, alias)
+            check_etag(model_id, alias, current, etag)
+            await remove_alias(connection, current, caller.subject, "deleted")
         self._on_served()
 
     async def get(self, caller: Caller, model_id: str, alias: str) -> Alias:
@@ -121,37 +128,59 @@ class Aliases:
         async with self._database.read() as connection:
             row = (await connection.execute(query)).one_or_none()
         if row is None:
-            raise _not_found(model_id, alias)
-        return Alias(row.model_id, row.alias, row.version, row.sequence, row.update_time)
+            raise alias_not_found(model_id, alias)
+        return Alias(row.model_id, row.alias, row.version, row.sequence, row.update_time, Traffic.from_row(row.traffic))
+
+    def tell_served(self) -> None:
+        """What is served has changed otherwise, by a commit of one who knows aliases."""
+        self._on_served()
 
     async def _answer(
-        self, model_id: str, alias: str, request: Request, work: Callable[[AsyncConnection], Awaitable[str]]
+        self, model_id: str, request: Request, work: Callable[[AsyncConnection], Awaitable[str]]
     ) -> Alias:
         """Does the work once; the alias as it was left by the change that the work names."""
         sequence, _now = await self._repetition.once(request, work)
         self._on_served()
-        changed = (model_alias_changes.c.model_id == model_id) & (model_alias_changes.c.sequence == int(sequence))
         async with self._database.read() as connection:
-            row = (await connection.execute(select(model_alias_changes).where(changed))).one()
-        return Alias(model_id, alias, row.version, row.sequence, row.time)
+            return await alias_after(connection, model_id, int(sequence))
+
+
+async def alias_after(connection: AsyncConnection, model_id: str, sequence: int) -> Alias:
+    """The alias as a change left it."""
+    changed = (model_alias_changes.c.model_id == model_id) & (model_alias_changes.c.sequence == sequence)
+    row = (await connection.execute(select(model_alias_changes).where(changed))).one()
+    return Alias(model_id, row.alias, row.version, row.sequence, row.time, Traffic.from_row(row.traffic))
 
 
 async def move_alias(
-    connection: AsyncConnection, model_id: str, alias: str, version: int, actor: str, reason: str
+    connection: AsyncConnection,
+    model_id: str,
+    alias: str,
+    version: int,
+    actor: str,
+    reason: str,
+    traffic: Traffic = NO_TRAFFIC,
 ) -> int:
-    """Points the alias of a locked model to a version that exists; the sequence of the change that put it there."""
-    current = await _current(connection, model_id, alias)
+    """Points the alias of a locked model to a version that exists, and its traffic likewise.
+
+    Answers the sequence of the change that put it there.
+    """
+    current = await current_alias(connection, model_id, alias)
+    target = traffic.to_row()
     if current is None:
-        sequence, time = await _record(connection, _Change(model_id, alias, 0, version, 0, actor, reason))
+        change = _Change(model_id, alias, 0, {}, version, target, 0, actor, reason)
+        sequence, time = await _record(connection, change)
         row = {
-            "model_id": model_id, "alias": alias, "version": version, "sequence": sequence, "undo_sequence": 0,
-            "update_time": time,
+            "model_id": model_id, "alias": alias, "version": version, "traffic": target, "sequence": sequence,
+            "undo_sequence": 0, "update_time": time,
         }  # fmt: skip
         await connection.execute(insert(model_aliases).values(row))
         return sequence
-    if current.version == version:
+    if (current.version, current.traffic) == (version, target):
         return int(current.sequence)
-    change = _Change(model_id, alias, current.version, version, current.undo_sequence, actor, reason)
+    change = _Change(
+        model_id, alias, current.version, current.traffic, version, target, current.undo_sequence, actor, reason
+    )
     sequence, time = await _record(connection, change)
     await _place(connection, change, sequence, time, undo_sequence=sequence)
     return sequence
@@ -164,15 +193,26 @@ class _Change:
     model_id: str
     alias: str
     previous_version: int
+    previous_traffic: dict[str, Any]
     version: int
+    traffic: dict[str, Any]
     undo_sequence: int
     """What a rollback would undo after this one has been undone."""
     actor: str
     reason: str
 
 
-async def _undo(connection: AsyncConnection, current: Row[Any], actor: str, reason: str) -> int:
-    """Pops the stack of the alias; raises WrongState if it is empty."""
+async def remove_alias(connection: AsyncConnection, current: Row[Any], actor: str, reason: str) -> None:
+    """Deletes the alias of a locked model, with an entry in the history."""
+    change = _Change(
+        current.model_id, current.alias, current.version, current.traffic, 0, {}, 0, actor, reason
+    )  # fmt: skip
+    await _record(connection, change)
+    await connection.execute(delete(model_aliases).where(_this(current.model_id, current.alias)))
+
+
+async def undo_move(connection: AsyncConnection, current: Row[Any], actor: str, reason: str) -> int:
+    """Pops the stack of the alias of a locked model; raises WrongState if it is empty."""
     if not current.undo_sequence:
         raise WrongState(
             f"the alias {current.alias} has no earlier version to go back to", metadata={"state": "NO_EARLIER_VERSION"}
@@ -181,7 +221,10 @@ async def _undo(connection: AsyncConnection, current: Row[Any], actor: str, reas
         model_alias_changes.c.model_id == current.model_id, model_alias_changes.c.sequence == current.undo_sequence
     )
     undone = (await connection.execute(query)).one()
-    change = _Change(current.model_id, current.alias, current.version, undone.previous_version, 0, actor, reason)
+    change = _Change(
+        current.model_id, current.alias, current.version, current.traffic,
+        undone.previous_version, undone.previous_traffic, 0, actor, reason,
+    )  # fmt: skip
     sequence, time = await _record(connection, change)
     await _place(connection, change, sequence, time, undo_sequence=undone.undo_sequence)
     return sequence
@@ -203,19 +246,22 @@ async def _record(connection: AsyncConnection, change: _Change) -> tuple[int, in
 async def _place(connection: AsyncConnection, change: _Change, sequence: int, time: int, *, undo_sequence: int) -> None:
     """Points the alias to where the change says."""
     values = {
-        "version": change.version, "sequence": sequence, "undo_sequence": undo_sequence, "update_time": time,
+        "version": change.version, "traffic": change.traffic, "sequence": sequence, "undo_sequence": undo_sequence,
+        "update_time": time,
     }  # fmt: skip
     await connection.execute(update(model_aliases).where(_this(change.model_id, change.alias)).values(values))
 
 
-async def _current(connection: AsyncConnection, model_id: str, alias: str) -> Row[Any] | None:
+async def current_alias(connection: AsyncConnection, model_id: str, alias: str) -> Row[Any] | None:
+    """Its row, if it exists."""
     row: Row[Any] | None = (
         await connection.execute(select(model_aliases).where(_this(model_id, alias)))
     ).one_or_none()  # fmt: skip
     return row
 
 
-async def _require_version(connection: AsyncConnection, model_id: str, version: int) -> None:
+async def require_version(connection: AsyncConnection, model_id: str, version: int) -> None:
+    """Raises NotFound unless the model has it."""
     query = select(model_versions.c.version).where(
         model_versions.c.model_id == model_id, model_versions.c.version == version
     )
@@ -223,7 +269,8 @@ async def _require_version(connection: AsyncConnection, model_id: str, version: 
         raise NotFound.resource(f"models/{model_id}/versions/{version}")
 
 
-def _check_etag(model_id: str, alias: str, current: Row[Any] | None, etag: str) -> None:
+def check_etag(model_id: str, alias: str, current: Row[Any] | None, etag: str) -> None:
+    """Raises Conflict if an etag is given and not the alias's any more."""
     if etag and (current is None or etag != str(current.sequence)):
         raise Conflict(
             f"models/{model_id}/aliases/{alias} has moved since; read it again",
@@ -235,5 +282,6 @@ def _this(model_id: str, alias: str) -> ColumnElement[bool]:
     return (model_aliases.c.model_id == model_id) & (model_aliases.c.alias == alias)
 
 
-def _not_found(model_id: str, alias: str) -> NotFound:
+def alias_not_found(model_id: str, alias: str) -> NotFound:
+    """For whoever asks for it."""
     return NotFound.resource(f"models/{model_id}/aliases/{alias}")

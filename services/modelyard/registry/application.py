@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import grpc.aio
 
+from modelyard.core.background import running
 from modelyard.core.database import Database, migrate
 from modelyard.core.serving import Service
-from modelyard.v1 import artifact_service_pb2_grpc, dataset_service_pb2_grpc, model_service_pb2_grpc
+from modelyard.v1 import (
+    artifact_service_pb2_grpc,
+    dataset_service_pb2_grpc,
+    model_service_pb2_grpc,
+    pod_service_pb2_grpc,
+)
 
 from .aliases import Aliases
 from .artifact_servicer import ArtifactServicer
@@ -24,6 +29,9 @@ from .datasets import Datasets
 from .inspections import Inspections
 from .model_servicer import ModelServicer
 from .models import Models
+from .pod_servicer import PodServicer
+from .pods import Pods
+from .promotions import Promotions
 from .repetition import Repetition
 from .settings import RegistrySettings
 from .sweeping import Sweeper
@@ -33,7 +41,12 @@ from .versions import Versions
 from .watching import Watch
 
 MIGRATIONS = "modelyard.registry:migrations"
-SERVICES = ("modelyard.v1.ModelService", "modelyard.v1.DatasetService", "modelyard.v1.ArtifactService")
+SERVICES = (
+    "modelyard.v1.ModelService",
+    "modelyard.v1.PodService",
+    "modelyard.v1.DatasetService",
+    "modelyard.v1.ArtifactService",
+)
 
 _THREADS = 4
 """For hashing and for files that are copied; both are short, and hashing is bound by the cores."""
@@ -59,16 +72,21 @@ class Registry:
             interval_s=settings.sweep_interval_s,
             orphan_age_s=settings.orphan_age_s,
             request_retention_s=settings.request_retention_s,
+            pod_retention_s=settings.pod_retention_s,
+            shadow_retention_s=settings.shadow_retention_s,
         )
         self.blobs = Blobs(store, ledger, _upload_limits(settings))
         self.inspections = Inspections(store, reader)
         self._artifact_servicer = ArtifactServicer(self.blobs)
         self._dataset_servicer = DatasetServicer(Datasets(database, repetition, ledger, self.inspections))
+        aliases = Aliases(database, repetition, self.watch.poke)
+        self._pod_servicer = PodServicer(Pods(database, lease_s=settings.pod_lease_s, on_served=self.watch.poke))
         self._model_servicer = ModelServicer(
             database,
             Models(database, repetition, self.watch.poke),
             Versions(database, repetition, ledger, self.inspections, self.watch.poke),
-            Aliases(database, repetition, self.watch.poke),
+            aliases,
+            Promotions(database, repetition, aliases, interval_s=settings.watch_interval_s, stopping=self.stopping),
             self.watch,
         )
 
@@ -78,6 +96,7 @@ class Registry:
 
     def _register(self, server: grpc.aio.Server) -> None:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer, server)
+        pod_service_pb2_grpc.add_PodServiceServicer_to_server(self._pod_servicer, server)
         dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(self._dataset_servicer, server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(self._artifact_servicer, server)
 
@@ -100,7 +119,7 @@ async def open_registry(settings: RegistrySettings) -> AsyncIterator[Registry]:
         registry = Registry(settings, database, store, reader)
         await registry.watch.load()
         stack.push_async_callback(registry.close)
-        await stack.enter_async_context(_running(registry.watch.run(), registry.sweeper.run()))
+        await stack.enter_async_context(running(registry.watch.run(), registry.sweeper.run()))
         yield registry
 
 
@@ -109,17 +128,6 @@ async def build(settings: RegistrySettings) -> AsyncIterator[Service]:
     """The service for `modelyard.core.serving`."""
     async with open_registry(settings) as registry:
         yield registry.service()
-
-
-@asynccontextmanager
-async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(coroutine) for coroutine in work]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _upload_limits(settings: RegistrySettings) -> UploadLimits:

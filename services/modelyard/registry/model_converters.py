@@ -29,6 +29,7 @@ from .field_checks import (
 from .models import Model, ModelUpdate, NewModel
 from .served import ServedModel
 from .serving import LIMITS, Serving
+from .traffic_converters import to_pods, to_traffic
 from .versions import Origin, Version
 from .watching import Update
 from .wire import to_data_type, to_timestamp
@@ -229,6 +230,7 @@ def to_alias(alias: Alias) -> model_pb2.ModelAlias:
         version=alias.version,
         update_time=to_timestamp(alias.update_time),
         etag=str(alias.sequence),
+        traffic=to_traffic(alias.traffic),
     )
 
 
@@ -242,6 +244,8 @@ def to_alias_change(change: AliasChange) -> model_pb2.ModelAliasChange:
         time=to_timestamp(change.time),
         actor=change.actor,
         reason=change.reason,
+        previous_traffic=to_traffic(change.previous_traffic),
+        traffic=to_traffic(change.traffic),
     )
 
 
@@ -268,4 +272,5 @@ def _to_served_model(model: ServedModel) -> model_service_pb2.ServedModel:
         versions=[model_service_pb2.ServedVersion(model_version=to_served_version(version)) for version in versions],
         aliases=model.aliases,
         serving=to_serving(model.serving) if model.serving.to_row() else None,
+        traffic={alias: to_pods(traffic) for alias, traffic in model.traffic.items()},
     )

@@ -33,6 +33,10 @@ from .model_converters import (
     to_watch_response,
 )
 from .models import Models
+from .pod_converters import from_promote, to_progress
+from .promotions import Promotions
+from .shadow_counts import read_shadow_report
+from .traffic_converters import from_traffic, to_shadow_report
 from .versions import Versions
 from .watching import Watch
 
@@ -49,6 +53,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     models: Models
     versions: Versions
     aliases: Aliases
+    promotions: Promotions
     watch: Watch
 
     async def CreateModel(self, request: pb.CreateModelRequest, _context: _Context) -> model_pb2.Model:
@@ -106,9 +111,23 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         check_move(request.request_id, request.reason, wanted.version)
         moved = await self.aliases.set(
             current_caller(), model_id, alias, wanted.version,
-            etag=wanted.etag, reason=request.reason, request_id=request.request_id,
+            traffic=from_traffic(wanted.traffic, wanted.version, "model_alias.traffic"), etag=wanted.etag,
+            reason=request.reason, request_id=request.request_id,
         )  # fmt: skip
         return to_alias(moved)
+
+    async def PromoteModelVersion(
+        self, request: pb.PromoteModelVersionRequest, _context: _Context
+    ) -> AsyncIterator[pb.PromoteModelVersionResponse]:
+        """See the proto."""
+        alias = await self.promotions.begin(current_caller(), from_promote(request))
+        async for progress in self.promotions.watch(alias):
+            yield to_progress(progress)
+
+    async def GetShadowReport(self, request: pb.GetShadowReportRequest, _context: _Context) -> model_pb2.ShadowReport:
+        """See the proto."""
+        model_id, alias = from_alias_name(request.name, "name")
+        return to_shadow_report(await read_shadow_report(self.database, current_caller(), model_id, alias))
 
     async def GetModelAlias(self, request: pb.GetModelAliasRequest, _context: _Context) -> model_pb2.ModelAlias:
         """See the proto."""

@@ -1,17 +1,22 @@
-"""What should be served, as of a revision: every version that an alias points to. Read from SQL piece by piece."""
+"""What should be served, as of a revision: every version that an alias points, or sends callers, to.
+
+Read from SQL piece by piece.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import Database
 
 from .revisions import current_revision
 from .serving import Serving
 from .tables import model_aliases, model_versions, models
+from .traffic import Traffic
 from .versions import Version, to_version
 
 
@@ -26,6 +31,8 @@ class ServedModel:
     versions: Mapping[int, Version] = field(default_factory=dict)
     """By number."""
     serving: Serving = field(default_factory=Serving)
+    traffic: Mapping[str, Traffic] = field(default_factory=dict)
+    """By alias, of those that have any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ async def read_served(database: Database, known: Served | None = None) -> Served
         }
         # One statement for aliases and versions together: an alias never comes without its version.
         query = (
-            select(model_aliases.c.alias, model_versions)
+            select(model_aliases.c.alias, model_aliases.c.traffic, model_versions)
             .join_from(model_aliases, model_versions, (model_aliases.c.model_id == model_versions.c.model_id)
                        & (model_aliases.c.version == model_versions.c.version))
             .join(models, models.c.id == model_aliases.c.model_id)
@@ -81,5 +88,22 @@ async def read_served(database: Database, known: Served | None = None) -> Served
                     model,
                     aliases={**model.aliases, row.alias: row.version},
                     versions={**model.versions, row.version: version},
+                    traffic={**model.traffic, **({row.alias: Traffic.from_row(row.traffic)} if row.traffic else {})},
                 )
+        await _add_versions_of_traffic(connection, changed)
     return Served(revision, {**known.models, **changed})
+
+
+async def _add_versions_of_traffic(connection: AsyncConnection, found: dict[str, ServedModel]) -> None:
+    """Adds the versions that only traffic names."""
+    wanted = [
+        (model.model_id, version)
+        for model in found.values()
+        for traffic in model.traffic.values()
+        for version in traffic.versions()
+        if version not in model.versions
+    ]
+    query = select(model_versions).where(tuple_(model_versions.c.model_id, model_versions.c.version).in_(wanted))
+    for row in (await connection.execute(query)) if wanted else ():
+        model = found[row.model_id]
+        found[row.model_id] = replace(model, versions={**model.versions, row.version: to_version(row)})

@@ -86,6 +86,15 @@ class RegistrySettings(ServiceSettings):
     heartbeat_s: float = Field(default=5.0, gt=0)
     """A watching pod hears something at least so often."""
 
+    pod_lease_s: float = Field(default=15.0, gt=0)
+    """A pod counts as gone when it has told nothing of itself for so long; it does so three times within."""
+
+    pod_retention_s: float = Field(default=3600.0, gt=0)
+    """How long pods that are gone are remembered."""
+
+    shadow_retention_s: float = Field(default=30 * 24 * 3600.0, gt=0)
+    """How long what a pod's shadow versions did is remembered after it last told of it."""
+
     @field_validator("operator_domains", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -1,4 +1,4 @@
-"""Removes what nobody comes back for: expired uploads, parts without an upload, requests that are long over."""
+"""Removes what nobody comes back for: expired uploads, parts without an upload, old requests, pods that are gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modelyard.core.database import Database, now_us
 from modelyard.core.logs import get_logger
 
 from .blob_store import BlobStore
-from .tables import requests
+from .tables import pods, promotions, requests, shadow_counts
 from .upload_ledger import UploadLedger
 
 log = get_logger()
@@ -29,6 +29,8 @@ class Sweeper:
         interval_s: float,
         orphan_age_s: float,
         request_retention_s: float,
+        pod_retention_s: float,
+        shadow_retention_s: float,
     ) -> None:
         """`orphan_age_s`: a part without a row is left alone for so long, since a writer may be about to record it."""
         self._database = database
@@ -37,6 +39,8 @@ class Sweeper:
         self._interval_s = interval_s
         self._orphan_age = timedelta(seconds=orphan_age_s)
         self._request_retention_us = round(request_retention_s * 1e6)
+        self._pod_retention_us = round(pod_retention_s * 1e6)
+        self._shadow_retention_us = round(shadow_retention_s * 1e6)
 
     async def run(self) -> None:
         """Sweeps until it is cancelled; what goes wrong is logged and tried again."""
@@ -52,8 +56,9 @@ class Sweeper:
         uploads = await self._ledger.discard_expired()
         parts = await self._delete_orphans()
         forgotten = await self._forget_requests()
-        if uploads or parts or forgotten:
-            log.info("swept", uploads=uploads, parts=parts, requests=forgotten)
+        gone = await self._forget_pods()
+        if uploads or parts or forgotten or gone:
+            log.info("swept", uploads=uploads, parts=parts, requests=forgotten, pods=gone)
 
     async def _delete_orphans(self) -> int:
         count = 0
@@ -67,3 +72,13 @@ class Sweeper:
         over = requests.c.create_time < now_us() - self._request_retention_us
         async with self._database.write() as connection:
             return (await connection.execute(delete(requests).where(over))).rowcount
+
+    async def _forget_pods(self) -> int:
+        """Also what they told of shadows, and promotions: these outlive the requests that may ask for them again."""
+        async with self._database.write() as connection:
+            old = now_us() - 2 * self._request_retention_us
+            await connection.execute(delete(promotions).where(promotions.c.deadline < old))
+            old = now_us() - self._shadow_retention_us
+            await connection.execute(delete(shadow_counts).where(shadow_counts.c.update_time < old))
+            over = pods.c.lease_until < now_us() - self._pod_retention_us
+            return (await connection.execute(delete(pods).where(over))).rowcount

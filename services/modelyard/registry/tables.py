@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -134,6 +135,8 @@ model_aliases = Table(
     Column("sequence", BigInteger, nullable=False),
     # The change that a rollback would undo; 0 if there is none.
     Column("undo_sequence", BigInteger, nullable=False),
+    # Where it sends callers beside its version; empty if nowhere.
+    Column("traffic", JSON, nullable=False, server_default="{}"),
     Column("update_time", BigInteger, nullable=False),
     ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
 )
@@ -145,7 +148,9 @@ model_alias_changes = Table(
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("alias", String(63), nullable=False),
     Column("previous_version", BigInteger, nullable=False),
+    Column("previous_traffic", JSON, nullable=False, server_default="{}"),
     Column("version", BigInteger, nullable=False),
+    Column("traffic", JSON, nullable=False, server_default="{}"),
     # The change that a rollback would undo after this one has been undone; 0 if there is none.
     Column("undo_sequence", BigInteger, nullable=False),
     Column("time", BigInteger, nullable=False),
@@ -175,4 +180,83 @@ revision = Table(
     # Raised in the same transaction as every change of what is served.
     Column("value", BigInteger, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
+)
+
+pods = Table(
+    "pods",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("display_name", String(200), nullable=False),
+    Column("draining", Boolean, nullable=False),
+    # Of what should be served: what it has taken over.
+    Column("revision", BigInteger, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+    # It counts as gone after this.
+    Column("lease_until", BigInteger, nullable=False),
+    Index(None, "lease_until"),
+)
+
+# What each pod says of itself: no reference to models, which its copy may know from another time.
+pod_versions = Table(
+    "pod_versions",
+    metadata,
+    Column("pod_id", String(63), ForeignKey("pods.id", ondelete="CASCADE"), primary_key=True),
+    Column("model_id", String(63), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    # A number of modelyard.v1.PodVersion.State.
+    Column("state", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("load_us", BigInteger, nullable=False),
+    Column("reason", String(1000), nullable=False),
+    # Whether the version is at fault.
+    Column("broken", Boolean, nullable=False),
+    # Those whose own version it is in this pod.
+    Column("aliases", JSON, nullable=False),
+    Index(None, "model_id", "version"),
+)
+
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("model_id", String(63), primary_key=True),
+    # The change of the alias that the promotion made, or found made.
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("alias", String(63), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    # A pod that has taken over less cannot serve it yet.
+    Column("revision", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    # Whether the alias goes back if the version is broken.
+    Column("may_put_back", Boolean, nullable=False),
+    # Until when a broken version is put back, and somebody may be watching.
+    Column("deadline", BigInteger, nullable=False),
+    Column("broken", Boolean, nullable=False),
+    Column("was_put_back", Boolean, nullable=False),
+    # What the pods say of a broken version.
+    Column("reason", Text, nullable=False),
+    ForeignKeyConstraint(["model_id", "sequence"], ["model_alias_changes.model_id", "model_alias_changes.sequence"]),
+    Index(None, "deadline"),
+)
+
+# What each pod's comparisons came to since it started.
+shadow_counts = Table(
+    "shadow_counts",
+    metadata,
+    Column("model_id", String(63), primary_key=True),
+    Column("alias", String(63), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("shadow_version", BigInteger, primary_key=True, autoincrement=False),
+    Column("pod_id", String(63), primary_key=True),
+    Column("compared", BigInteger, nullable=False),
+    Column("differing", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("class_mismatches", BigInteger, nullable=False),
+    Column("max_absolute_difference", Double, nullable=False),
+    Column("max_relative_difference", Double, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+    Column("last_error", String(1000), nullable=False),
+    Column("update_time", BigInteger, nullable=False),
+    Index(None, "update_time"),
 )

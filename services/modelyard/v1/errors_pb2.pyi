@@ -66,6 +66,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The service does not offer this RPC."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 21
     """The caller cancelled the call."""
+    ERROR_REASON_VERSION_BROKEN: _ErrorReason.ValueType  # 22
+    """The promoted version cannot be served; metadata `put_back` says whether the alias is back where it was, and
+    `pod_reasons` what the pods say, as far as there is room.
+    """
+    ERROR_REASON_NOT_SERVED_YET: _ErrorReason.ValueType  # 23
+    """Not every live pod serves the promoted version yet, or no pod is alive; metadata `live_pods` and `serving_pods`. The
+    alias has moved all the same.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The machine-readable reason of every error that a Modelyard service answers.
@@ -118,4 +126,12 @@ ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 20
 """The service does not offer this RPC."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 21
 """The caller cancelled the call."""
+ERROR_REASON_VERSION_BROKEN: ErrorReason.ValueType  # 22
+"""The promoted version cannot be served; metadata `put_back` says whether the alias is back where it was, and
+`pod_reasons` what the pods say, as far as there is room.
+"""
+ERROR_REASON_NOT_SERVED_YET: ErrorReason.ValueType  # 23
+"""Not every live pod serves the promoted version yet, or no pod is alive; metadata `live_pods` and `serving_pods`. The
+alias has moved all the same.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

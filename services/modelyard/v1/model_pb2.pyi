@@ -345,6 +345,7 @@ class ModelAlias(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}/aliases/{alias}`: a letter, then up to 62 of `a-z 0-9 - _`."""
     version: _builtins.int
@@ -355,6 +356,12 @@ class ModelAlias(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last moved. Output only."""
 
+    @_builtins.property
+    def traffic(self) -> Global___Traffic:
+        """Which callers are answered by other versions, and which version answers in the shadow. Every move says all of it: a
+        move without it sends every caller to `version`.
+        """
+
     def __init__(
         self,
         *,
@@ -362,14 +369,180 @@ class ModelAlias(_message.Message):
         version: _builtins.int = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        traffic: Global___Traffic | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["traffic", b"traffic", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "traffic", b"traffic", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelAlias: _TypeAlias = ModelAlias  # noqa: Y015
+
+@_typing.final
+class Traffic(_message.Message):
+    """Where an alias sends its callers beside its own version. Only versions that a pod has loaded get any: what a version
+    that is loading or broken would get, goes to the alias's own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPLIT_FIELD_NUMBER: _builtins.int
+    STICKY_KEY_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    sticky_key: _builtins.str
+    """Metadata key, in lower case, by whose value callers are told apart: the same value gets the same version from every
+    pod, and a change of one version's share moves only callers to or from that version. A request without it gets a
+    version by chance. Default: `x-modelyard-caller`.
+    """
+    @_builtins.property
+    def split(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedVersion]:
+        """Other versions that answer a share of the requests; the rest goes to the alias's own. At most 8."""
+
+    @_builtins.property
+    def shadow(self) -> Global___ShadowTarget:
+        """A version that answers too, after the caller has been answered; only the comparison is kept."""
+
+    def __init__(
+        self,
+        *,
+        split: _abc.Iterable[Global___WeightedVersion] | None = ...,
+        sticky_key: _builtins.str = ...,
+        shadow: Global___ShadowTarget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shadow", b"shadow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shadow", b"shadow", "split", b"split", "sticky_key", b"sticky_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Traffic: _TypeAlias = Traffic  # noqa: Y015
+
+@_typing.final
+class WeightedVersion(_message.Message):
+    """A version with its share of an alias's requests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version number. Required."""
+    percent: _builtins.float
+    """Its share in percent, above 0, in steps of 0.01. The shares of a split are at most 100 together."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        percent: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percent", b"percent", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeightedVersion: _TypeAlias = WeightedVersion  # noqa: Y015
+
+@_typing.final
+class ShadowTarget(_message.Message):
+    """A version whose answers are compared with those that callers get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version number. Required."""
+    percent: _builtins.float
+    """The share of the alias's requests that it is given, in percent, above 0, in steps of 0.01. Default: 100."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        percent: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percent", b"percent", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowTarget: _TypeAlias = ShadowTarget  # noqa: Y015
+
+@_typing.final
+class ShadowReport(_message.Message):
+    """How the answers of a shadow version compare with those that callers got, over all pods since the shadow was set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SHADOW_VERSION_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    DIFFERING_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    CLASS_MISMATCHES_FIELD_NUMBER: _builtins.int
+    MAX_ABSOLUTE_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    MAX_RELATIVE_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/aliases/{alias}`."""
+    version: _builtins.int
+    """The version that answered the callers."""
+    shadow_version: _builtins.int
+    """The version in the shadow."""
+    compared: _builtins.int
+    """Requests that both answered."""
+    differing: _builtins.int
+    """Of these, how many differ by more than rounding: beyond 0.00001 + 0.001 of the caller's value, or in shape."""
+    rows: _builtins.int
+    """Rows in the compared answers."""
+    class_mismatches: _builtins.int
+    """Of these, how many name another class: the place of the largest value differs (several numbers per row), or the
+    value itself (integers, booleans, text).
+    """
+    max_absolute_difference: _builtins.float
+    """Largest difference between two numbers."""
+    max_relative_difference: _builtins.float
+    """Largest difference between two numbers, as a part of the caller's."""
+    failed: _builtins.int
+    """Requests that the shadow version did not answer; `last_error` says why the last one."""
+    dropped: _builtins.int
+    """Requests that it was not given, because callers were waiting for the pod."""
+    last_error: _builtins.str
+    """Why the last failed one failed."""
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When a pod last told something new."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        shadow_version: _builtins.int = ...,
+        compared: _builtins.int = ...,
+        differing: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        class_mismatches: _builtins.int = ...,
+        max_absolute_difference: _builtins.float = ...,
+        max_relative_difference: _builtins.float = ...,
+        failed: _builtins.int = ...,
+        dropped: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_mismatches", b"class_mismatches", "compared", b"compared", "differing", b"differing", "dropped", b"dropped", "failed", b"failed", "last_error", b"last_error", "max_absolute_difference", b"max_absolute_difference", "max_relative_difference", b"max_relative_difference", "name", b"name", "rows", b"rows", "shadow_version", b"shadow_version", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowReport: _TypeAlias = ShadowReport  # noqa: Y015
 
 @_typing.final
 class ModelAliasChange(_message.Message):
@@ -384,6 +557,8 @@ class ModelAliasChange(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PREVIOUS_TRAFFIC_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position in the model's history, from 1."""
     alias: _builtins.str
@@ -400,6 +575,14 @@ class ModelAliasChange(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
 
+    @_builtins.property
+    def previous_traffic(self) -> Global___Traffic:
+        """The traffic before."""
+
+    @_builtins.property
+    def traffic(self) -> Global___Traffic:
+        """The traffic after."""
+
     def __init__(
         self,
         *,
@@ -410,10 +593,12 @@ class ModelAliasChange(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
+        previous_traffic: Global___Traffic | None = ...,
+        traffic: Global___Traffic | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["previous_traffic", b"previous_traffic", "time", b"time", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alias", b"alias", "previous_version", b"previous_version", "reason", b"reason", "sequence", b"sequence", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alias", b"alias", "previous_traffic", b"previous_traffic", "previous_version", b"previous_version", "reason", b"reason", "sequence", b"sequence", "time", b"time", "traffic", b"traffic", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

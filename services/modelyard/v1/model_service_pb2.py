@@ -22,11 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from modelyard.v1 import model_pb2 as modelyard_dot_v1_dot_model__pb2
+from modelyard.v1 import pod_pb2 as modelyard_dot_v1_dot_pod__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/v1/model_service.proto\x12\x0cmodelyard.v1\x1a google/protobuf/field_mask.proto\x1a\x18modelyard/v1/model.proto\"^\n\x12\x43reateModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x13.modelyard.v1.Model\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"}\n\x12UpdateModelRequest\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.modelyard.v1.Model\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.modelyard.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x19\x43reateModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x31\n\rmodel_version\x18\x02 \x01(\x0b\x32\x1a.modelyard.v1.ModelVersion\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x19ListModelVersionsResponse\x12\x32\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1a.modelyard.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x14SetModelAliasRequest\x12-\n\x0bmodel_alias\x18\x01 \x01(\x0b\x32\x18.modelyard.v1.ModelAlias\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"$\n\x14GetModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x17\x44\x65leteModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1a\n\x18\x44\x65leteModelAliasResponse\"[\n\x19RollbackModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"d\n\x1cListModelAliasChangesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"i\n\x1dListModelAliasChangesResponse\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.modelyard.v1.ModelAliasChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x12WatchModelsRequest\x12\x16\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03\x12\x0b\n\x03pod\x18\x02 \x01(\t\"d\n\x13WatchModelsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\x12)\n\x06models\x18\x03 \x03(\x0b\x32\x19.modelyard.v1.ServedModel\"\xe1\x01\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x08versions\x18\x02 \x03(\x0b\x32\x1b.modelyard.v1.ServedVersion\x12\x37\n\x07\x61liases\x18\x03 \x03(\x0b\x32&.modelyard.v1.ServedModel.AliasesEntry\x12,\n\x07serving\x18\x04 \x01(\x0b\x32\x1b.modelyard.v1.ServingConfig\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"B\n\rServedVersion\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.modelyard.v1.ModelVersion2\xe3\x08\n\x0cModelService\x12\x44\n\x0b\x43reateModel\x12 .modelyard.v1.CreateModelRequest\x1a\x13.modelyard.v1.Model\x12>\n\x08GetModel\x12\x1d.modelyard.v1.GetModelRequest\x1a\x13.modelyard.v1.Model\x12\x44\n\x0bUpdateModel\x12 .modelyard.v1.UpdateModelRequest\x1a\x13.modelyard.v1.Model\x12O\n\nListModels\x12\x1f.modelyard.v1.ListModelsRequest\x1a .modelyard.v1.ListModelsResponse\x12Y\n\x12\x43reateModelVersion\x12\'.modelyard.v1.CreateModelVersionRequest\x1a\x1a.modelyard.v1.ModelVersion\x12S\n\x0fGetModelVersion\x12$.modelyard.v1.GetModelVersionRequest\x1a\x1a.modelyard.v1.ModelVersion\x12\x64\n\x11ListModelVersions\x12&.modelyard.v1.ListModelVersionsRequest\x1a\'.modelyard.v1.ListModelVersionsResponse\x12M\n\rSetModelAlias\x12\".modelyard.v1.SetModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12M\n\rGetModelAlias\x12\".modelyard.v1.GetModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12\x61\n\x10\x44\x65leteModelAlias\x12%.modelyard.v1.DeleteModelAliasRequest\x1a&.modelyard.v1.DeleteModelAliasResponse\x12W\n\x12RollbackModelAlias\x12\'.modelyard.v1.RollbackModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12p\n\x15ListModelAliasChanges\x12*.modelyard.v1.ListModelAliasChangesRequest\x1a+.modelyard.v1.ListModelAliasChangesResponse\x12T\n\x0bWatchModels\x12 .modelyard.v1.WatchModelsRequest\x1a!.modelyard.v1.WatchModelsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/v1/model_service.proto\x12\x0cmodelyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x18modelyard/v1/model.proto\x1a\x16modelyard/v1/pod.proto\"^\n\x12\x43reateModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x13.modelyard.v1.Model\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"}\n\x12UpdateModelRequest\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.modelyard.v1.Model\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.modelyard.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x19\x43reateModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x31\n\rmodel_version\x18\x02 \x01(\x0b\x32\x1a.modelyard.v1.ModelVersion\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x19ListModelVersionsResponse\x12\x32\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1a.modelyard.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x14SetModelAliasRequest\x12-\n\x0bmodel_alias\x18\x01 \x01(\x0b\x32\x18.modelyard.v1.ModelAlias\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xb6\x01\n\x1aPromoteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12/\n\x0cwait_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10keep_when_broken\x18\x07 \x01(\x08\"\x84\x01\n\x1bPromoteModelVersionResponse\x12-\n\x0bmodel_alias\x18\x01 \x01(\x0b\x32\x18.modelyard.v1.ModelAlias\x12&\n\x04pods\x18\x02 \x03(\x0b\x32\x18.modelyard.v1.PodReceipt\x12\x0e\n\x06served\x18\x03 \x01(\x08\"\xac\x01\n\nPodReceipt\x12\x0b\n\x03pod\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.modelyard.v1.PodVersion.State\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12,\n\tload_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x06 \x01(\t\"$\n\x14GetModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x17\x44\x65leteModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x1a\n\x18\x44\x65leteModelAliasResponse\"[\n\x19RollbackModelAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"&\n\x16GetShadowReportRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"d\n\x1cListModelAliasChangesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"i\n\x1dListModelAliasChangesResponse\x12/\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1e.modelyard.v1.ModelAliasChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x12WatchModelsRequest\x12\x16\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03\x12\x0b\n\x03pod\x18\x02 \x01(\t\"d\n\x13WatchModelsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08snapshot\x18\x02 \x01(\x08\x12)\n\x06models\x18\x03 \x03(\x0b\x32\x19.modelyard.v1.ServedModel\"\xe1\x02\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x08versions\x18\x02 \x03(\x0b\x32\x1b.modelyard.v1.ServedVersion\x12\x37\n\x07\x61liases\x18\x03 \x03(\x0b\x32&.modelyard.v1.ServedModel.AliasesEntry\x12,\n\x07serving\x18\x04 \x01(\x0b\x32\x1b.modelyard.v1.ServingConfig\x12\x37\n\x07traffic\x18\x05 \x03(\x0b\x32&.modelyard.v1.ServedModel.TrafficEntry\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x45\n\x0cTrafficEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.modelyard.v1.Traffic:\x02\x38\x01\"B\n\rServedVersion\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.modelyard.v1.ModelVersion2\xa6\n\n\x0cModelService\x12\x44\n\x0b\x43reateModel\x12 .modelyard.v1.CreateModelRequest\x1a\x13.modelyard.v1.Model\x12>\n\x08GetModel\x12\x1d.modelyard.v1.GetModelRequest\x1a\x13.modelyard.v1.Model\x12\x44\n\x0bUpdateModel\x12 .modelyard.v1.UpdateModelRequest\x1a\x13.modelyard.v1.Model\x12O\n\nListModels\x12\x1f.modelyard.v1.ListModelsRequest\x1a .modelyard.v1.ListModelsResponse\x12Y\n\x12\x43reateModelVersion\x12\'.modelyard.v1.CreateModelVersionRequest\x1a\x1a.modelyard.v1.ModelVersion\x12S\n\x0fGetModelVersion\x12$.modelyard.v1.GetModelVersionRequest\x1a\x1a.modelyard.v1.ModelVersion\x12\x64\n\x11ListModelVersions\x12&.modelyard.v1.ListModelVersionsRequest\x1a\'.modelyard.v1.ListModelVersionsResponse\x12M\n\rSetModelAlias\x12\".modelyard.v1.SetModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12l\n\x13PromoteModelVersion\x12(.modelyard.v1.PromoteModelVersionRequest\x1a).modelyard.v1.PromoteModelVersionResponse0\x01\x12M\n\rGetModelAlias\x12\".modelyard.v1.GetModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12\x61\n\x10\x44\x65leteModelAlias\x12%.modelyard.v1.DeleteModelAliasRequest\x1a&.modelyard.v1.DeleteModelAliasResponse\x12W\n\x12RollbackModelAlias\x12\'.modelyard.v1.RollbackModelAliasRequest\x1a\x18.modelyard.v1.ModelAlias\x12S\n\x0fGetShadowReport\x12$.modelyard.v1.GetShadowReportRequest\x1a\x1a.modelyard.v1.ShadowReport\x12p\n\x15ListModelAliasChanges\x12*.modelyard.v1.ListModelAliasChangesRequest\x1a+.modelyard.v1.ListModelAliasChangesResponse\x12T\n\x0bWatchModels\x12 .modelyard.v1.WatchModelsRequest\x1a!.modelyard.v1.WatchModelsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,48 +37,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SERVEDMODEL_ALIASESENTRY']._loaded_options = None
   _globals['_SERVEDMODEL_ALIASESENTRY']._serialized_options = b'8\001'
-  _globals['_CREATEMODELREQUEST']._serialized_start=110
-  _globals['_CREATEMODELREQUEST']._serialized_end=204
-  _globals['_UPDATEMODELREQUEST']._serialized_start=206
-  _globals['_UPDATEMODELREQUEST']._serialized_end=331
-  _globals['_GETMODELREQUEST']._serialized_start=333
-  _globals['_GETMODELREQUEST']._serialized_end=364
-  _globals['_LISTMODELSREQUEST']._serialized_start=366
-  _globals['_LISTMODELSREQUEST']._serialized_end=424
-  _globals['_LISTMODELSRESPONSE']._serialized_start=426
-  _globals['_LISTMODELSRESPONSE']._serialized_end=508
-  _globals['_CREATEMODELVERSIONREQUEST']._serialized_start=511
-  _globals['_CREATEMODELVERSIONREQUEST']._serialized_end=640
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=642
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=680
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=682
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=763
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=765
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=869
-  _globals['_SETMODELALIASREQUEST']._serialized_start=871
-  _globals['_SETMODELALIASREQUEST']._serialized_end=976
-  _globals['_GETMODELALIASREQUEST']._serialized_start=978
-  _globals['_GETMODELALIASREQUEST']._serialized_end=1014
-  _globals['_DELETEMODELALIASREQUEST']._serialized_start=1016
-  _globals['_DELETEMODELALIASREQUEST']._serialized_end=1069
-  _globals['_DELETEMODELALIASRESPONSE']._serialized_start=1071
-  _globals['_DELETEMODELALIASRESPONSE']._serialized_end=1097
-  _globals['_ROLLBACKMODELALIASREQUEST']._serialized_start=1099
-  _globals['_ROLLBACKMODELALIASREQUEST']._serialized_end=1190
-  _globals['_LISTMODELALIASCHANGESREQUEST']._serialized_start=1192
-  _globals['_LISTMODELALIASCHANGESREQUEST']._serialized_end=1292
-  _globals['_LISTMODELALIASCHANGESRESPONSE']._serialized_start=1294
-  _globals['_LISTMODELALIASCHANGESRESPONSE']._serialized_end=1399
-  _globals['_WATCHMODELSREQUEST']._serialized_start=1401
-  _globals['_WATCHMODELSREQUEST']._serialized_end=1458
-  _globals['_WATCHMODELSRESPONSE']._serialized_start=1460
-  _globals['_WATCHMODELSRESPONSE']._serialized_end=1560
-  _globals['_SERVEDMODEL']._serialized_start=1563
-  _globals['_SERVEDMODEL']._serialized_end=1788
-  _globals['_SERVEDMODEL_ALIASESENTRY']._serialized_start=1742
-  _globals['_SERVEDMODEL_ALIASESENTRY']._serialized_end=1788
-  _globals['_SERVEDVERSION']._serialized_start=1790
-  _globals['_SERVEDVERSION']._serialized_end=1856
-  _globals['_MODELSERVICE']._serialized_start=1859
-  _globals['_MODELSERVICE']._serialized_end=2982
+  _globals['_SERVEDMODEL_TRAFFICENTRY']._loaded_options = None
+  _globals['_SERVEDMODEL_TRAFFICENTRY']._serialized_options = b'8\001'
+  _globals['_CREATEMODELREQUEST']._serialized_start=166
+  _globals['_CREATEMODELREQUEST']._serialized_end=260
+  _globals['_UPDATEMODELREQUEST']._serialized_start=262
+  _globals['_UPDATEMODELREQUEST']._serialized_end=387
+  _globals['_GETMODELREQUEST']._serialized_start=389
+  _globals['_GETMODELREQUEST']._serialized_end=420
+  _globals['_LISTMODELSREQUEST']._serialized_start=422
+  _globals['_LISTMODELSREQUEST']._serialized_end=480
+  _globals['_LISTMODELSRESPONSE']._serialized_start=482
+  _globals['_LISTMODELSRESPONSE']._serialized_end=564
+  _globals['_CREATEMODELVERSIONREQUEST']._serialized_start=567
+  _globals['_CREATEMODELVERSIONREQUEST']._serialized_end=696
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=698
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=736
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=738
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=819
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=821
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=925
+  _globals['_SETMODELALIASREQUEST']._serialized_start=927
+  _globals['_SETMODELALIASREQUEST']._serialized_end=1032
+  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_start=1035
+  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_end=1217
+  _globals['_PROMOTEMODELVERSIONRESPONSE']._serialized_start=1220
+  _globals['_PROMOTEMODELVERSIONRESPONSE']._serialized_end=1352
+  _globals['_PODRECEIPT']._serialized_start=1355
+  _globals['_PODRECEIPT']._serialized_end=1527
+  _globals['_GETMODELALIASREQUEST']._serialized_start=1529
+  _globals['_GETMODELALIASREQUEST']._serialized_end=1565
+  _globals['_DELETEMODELALIASREQUEST']._serialized_start=1567
+  _globals['_DELETEMODELALIASREQUEST']._serialized_end=1620
+  _globals['_DELETEMODELALIASRESPONSE']._serialized_start=1622
+  _globals['_DELETEMODELALIASRESPONSE']._serialized_end=1648
+  _globals['_ROLLBACKMODELALIASREQUEST']._serialized_start=1650
+  _globals['_ROLLBACKMODELALIASREQUEST']._serialized_end=1741
+  _globals['_GETSHADOWREPORTREQUEST']._serialized_start=1743
+  _globals['_GETSHADOWREPORTREQUEST']._serialized_end=1781
+  _globals['_LISTMODELALIASCHANGESREQUEST']._serialized_start=1783
+  _globals['_LISTMODELALIASCHANGESREQUEST']._serialized_end=1883
+  _globals['_LISTMODELALIASCHANGESRESPONSE']._serialized_start=1885
+  _globals['_LISTMODELALIASCHANGESRESPONSE']._serialized_end=1990
+  _globals['_WATCHMODELSREQUEST']._serialized_start=1992
+  _globals['_WATCHMODELSREQUEST']._serialized_end=2049
+  _globals['_WATCHMODELSRESPONSE']._serialized_start=2051
+  _globals['_WATCHMODELSRESPONSE']._serialized_end=2151
+  _globals['_SERVEDMODEL']._serialized_start=2154
+  _globals['_SERVEDMODEL']._serialized_end=2507
+  _globals['_SERVEDMODEL_ALIASESENTRY']._serialized_start=2390
+  _globals['_SERVEDMODEL_ALIASESENTRY']._serialized_end=2436
+  _globals['_SERVEDMODEL_TRAFFICENTRY']._serialized_start=2438
+  _globals['_SERVEDMODEL_TRAFFICENTRY']._serialized_end=2507
+  _globals['_SERVEDVERSION']._serialized_start=2509
+  _globals['_SERVEDVERSION']._serialized_end=2575
+  _globals['_MODELSERVICE']._serialized_start=2578
+  _globals['_MODELSERVICE']._serialized_end=3896
 # @@protoc_insertion_point(module_scope)

@@ -5,10 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from modelyard.v1 import model_pb2 as _model_pb2
+from modelyard.v1 import pod_pb2 as _pod_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -295,7 +297,9 @@ class SetModelAliasRequest(_message.Message):
     """Why, for the history; at most 1,000 characters."""
     @_builtins.property
     def model_alias(self) -> _model_pb2.ModelAlias:
-        """`name` and `version`; `etag` to move it only if nobody else has."""
+        """`name` and `version`, and `traffic` to send a share of the callers elsewhere; `etag` to move it only if nobody else
+        has.
+        """
 
     def __init__(
         self,
@@ -311,6 +315,132 @@ class SetModelAliasRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetModelAliasRequest: _TypeAlias = SetModelAliasRequest  # noqa: Y015
+
+@_typing.final
+class PromoteModelVersionRequest(_message.Message):
+    """Asks to move an alias to a version and to be told how it comes to be served."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    KEEP_WHEN_BROKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/versions/{version}`."""
+    alias: _builtins.str
+    """The alias to move, created if needed. Default: `live`."""
+    etag: _builtins.str
+    """Move it only if the alias still has this etag. Empty: in any case."""
+    request_id: _builtins.str
+    """Makes the call repeatable: the same one again goes on watching. See CreateTrainingJobRequest."""
+    reason: _builtins.str
+    """Why, for the history; at most 1,000 characters."""
+    keep_when_broken: _builtins.bool
+    """Leave the alias where it is when the version turns out to be broken. Pods go on serving what they can."""
+    @_builtins.property
+    def wait_timeout(self) -> _duration_pb2.Duration:
+        """How long to watch, and for how long a broken version is put back; at most an hour. Default: 60 s."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        wait_timeout: _duration_pb2.Duration | None = ...,
+        keep_when_broken: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait_timeout", b"wait_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "etag", b"etag", "keep_when_broken", b"keep_when_broken", "name", b"name", "reason", b"reason", "request_id", b"request_id", "wait_timeout", b"wait_timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteModelVersionRequest: _TypeAlias = PromoteModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class PromoteModelVersionResponse(_message.Message):
+    """How far a promotion is. One comes at once, then one with each change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ALIAS_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    served: _builtins.bool
+    """Whether every live pod serves the version. True in the last message of a promotion that succeeded, and only there."""
+    @_builtins.property
+    def model_alias(self) -> _model_pb2.ModelAlias:
+        """The alias as the promotion moved it."""
+
+    @_builtins.property
+    def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodReceipt]:
+        """Every live pod, by name."""
+
+    def __init__(
+        self,
+        *,
+        model_alias: _model_pb2.ModelAlias | None = ...,
+        pods: _abc.Iterable[Global___PodReceipt] | None = ...,
+        served: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_alias", b"model_alias"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_alias", b"model_alias", "pods", b"pods", "served", b"served"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteModelVersionResponse: _TypeAlias = PromoteModelVersionResponse  # noqa: Y015
+
+@_typing.final
+class PodReceipt(_message.Message):
+    """How far one pod is with a promoted version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    LOAD_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    pod: _builtins.str
+    """`pods/{pod}`."""
+    display_name: _builtins.str
+    """The pod's name for people."""
+    state: _pod_pb2.PodVersion.State.ValueType
+    """How far it is."""
+    digest: _builtins.str
+    """SHA-256 of what it serves, hexadecimal; empty before."""
+    reason: _builtins.str
+    """Why it cannot be loaded."""
+    @_builtins.property
+    def load_time(self) -> _duration_pb2.Duration:
+        """How long fetching, checking and warming up took."""
+
+    def __init__(
+        self,
+        *,
+        pod: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        state: _pod_pb2.PodVersion.State.ValueType = ...,
+        digest: _builtins.str = ...,
+        load_time: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load_time", b"load_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "display_name", b"display_name", "load_time", b"load_time", "pod", b"pod", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodReceipt: _TypeAlias = PodReceipt  # noqa: Y015
 
 @_typing.final
 class GetModelAliasRequest(_message.Message):
@@ -410,6 +540,28 @@ class RollbackModelAliasRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RollbackModelAliasRequest: _TypeAlias = RollbackModelAliasRequest  # noqa: Y015
+
+@_typing.final
+class GetShadowReportRequest(_message.Message):
+    """Asks how a shadow version does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/aliases/{alias}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetShadowReportRequest: _TypeAlias = GetShadowReportRequest  # noqa: Y015
 
 @_typing.final
 class ListModelAliasChangesRequest(_message.Message):
@@ -557,15 +709,37 @@ class ServedModel(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TrafficEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _model_pb2.Traffic: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _model_pb2.Traffic | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}`."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedVersion]:
-        """Every version that an alias points to."""
+        """Every version that an alias points to, or sends callers to."""
 
     @_builtins.property
     def aliases(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
@@ -575,6 +749,10 @@ class ServedModel(_message.Message):
     def serving(self) -> _model_pb2.ServingConfig:
         """How to serve each of them."""
 
+    @_builtins.property
+    def traffic(self) -> _containers.MessageMap[_builtins.str, _model_pb2.Traffic]:
+        """The traffic of those aliases that have any, by alias."""
+
     def __init__(
         self,
         *,
@@ -582,10 +760,11 @@ class ServedModel(_message.Message):
         versions: _abc.Iterable[Global___ServedVersion] | None = ...,
         aliases: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         serving: _model_pb2.ServingConfig | None = ...,
+        traffic: _abc.Mapping[_builtins.str, _model_pb2.Traffic] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "name", b"name", "serving", b"serving", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "name", b"name", "serving", b"serving", "traffic", b"traffic", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,6 +76,11 @@ class ModelServiceStub:
                 request_serializer=modelyard_dot_v1_dot_model__service__pb2.SetModelAliasRequest.SerializeToString,
                 response_deserializer=modelyard_dot_v1_dot_model__pb2.ModelAlias.FromString,
                 _registered_method=True)
+        self.PromoteModelVersion = channel.unary_stream(
+                '/modelyard.v1.ModelService/PromoteModelVersion',
+                request_serializer=modelyard_dot_v1_dot_model__service__pb2.PromoteModelVersionRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_model__service__pb2.PromoteModelVersionResponse.FromString,
+                _registered_method=True)
         self.GetModelAlias = channel.unary_unary(
                 '/modelyard.v1.ModelService/GetModelAlias',
                 request_serializer=modelyard_dot_v1_dot_model__service__pb2.GetModelAliasRequest.SerializeToString,
@@ -90,6 +95,11 @@ class ModelServiceStub:
                 '/modelyard.v1.ModelService/RollbackModelAlias',
                 request_serializer=modelyard_dot_v1_dot_model__service__pb2.RollbackModelAliasRequest.SerializeToString,
                 response_deserializer=modelyard_dot_v1_dot_model__pb2.ModelAlias.FromString,
+                _registered_method=True)
+        self.GetShadowReport = channel.unary_unary(
+                '/modelyard.v1.ModelService/GetShadowReport',
+                request_serializer=modelyard_dot_v1_dot_model__service__pb2.GetShadowReportRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_model__pb2.ShadowReport.FromString,
                 _registered_method=True)
         self.ListModelAliasChanges = channel.unary_unary(
                 '/modelyard.v1.ModelService/ListModelAliasChanges',
@@ -164,6 +174,18 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PromoteModelVersion(self, request, context):
+        """Points an alias to a version and tells how each pod comes to serve it. The stream ends without an error when every
+        live pod does: the receipt. It ends with FAILED_PRECONDITION and the reason VERSION_BROKEN when the version cannot be
+        served; the alias is put back then, unless asked otherwise or moved meanwhile, and the version before goes on being
+        served all the time. It ends with DEADLINE_EXCEEDED and the reason NOT_SERVED_YET when `wait_timeout` is over first
+        (or no pod is alive), and with ABORTED and the reason CONFLICT when somebody moves the alias meanwhile. The promotion
+        goes on without its caller; the same call again goes on watching.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModelAlias(self, request, context):
         """One alias.
         """
@@ -181,6 +203,13 @@ class ModelServiceServicer:
     def RollbackModelAlias(self, request, context):
         """Points an alias back to the version it had before its last move. Rolling back again goes further back, to the version
         before the move before that, never forth again; FAILED_PRECONDITION when no move is left to undo.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetShadowReport(self, request, context):
+        """How the answers of an alias's shadow version compare with those that callers get. NOT_FOUND without a shadow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -244,6 +273,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_v1_dot_model__service__pb2.SetModelAliasRequest.FromString,
                     response_serializer=modelyard_dot_v1_dot_model__pb2.ModelAlias.SerializeToString,
             ),
+            'PromoteModelVersion': grpc.unary_stream_rpc_method_handler(
+                    servicer.PromoteModelVersion,
+                    request_deserializer=modelyard_dot_v1_dot_model__service__pb2.PromoteModelVersionRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_model__service__pb2.PromoteModelVersionResponse.SerializeToString,
+            ),
             'GetModelAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelAlias,
                     request_deserializer=modelyard_dot_v1_dot_model__service__pb2.GetModelAliasRequest.FromString,
@@ -258,6 +292,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.RollbackModelAlias,
                     request_deserializer=modelyard_dot_v1_dot_model__service__pb2.RollbackModelAliasRequest.FromString,
                     response_serializer=modelyard_dot_v1_dot_model__pb2.ModelAlias.SerializeToString,
+            ),
+            'GetShadowReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetShadowReport,
+                    request_deserializer=modelyard_dot_v1_dot_model__service__pb2.GetShadowReportRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_model__pb2.ShadowReport.SerializeToString,
             ),
             'ListModelAliasChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModelAliasChanges,
@@ -498,6 +537,33 @@ class ModelService:
             _registered_method=True)
 
     @staticmethod
+    def PromoteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelyard.v1.ModelService/PromoteModelVersion',
+            modelyard_dot_v1_dot_model__service__pb2.PromoteModelVersionRequest.SerializeToString,
+            modelyard_dot_v1_dot_model__service__pb2.PromoteModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetModelAlias(request,
             target,
             options=(),
@@ -568,6 +634,33 @@ class ModelService:
             '/modelyard.v1.ModelService/RollbackModelAlias',
             modelyard_dot_v1_dot_model__service__pb2.RollbackModelAliasRequest.SerializeToString,
             modelyard_dot_v1_dot_model__pb2.ModelAlias.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetShadowReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.ModelService/GetShadowReport',
+            modelyard_dot_v1_dot_model__service__pb2.GetShadowReportRequest.SerializeToString,
+            modelyard_dot_v1_dot_model__pb2.ShadowReport.FromString,
             options,
             channel_credentials,
             insecure,

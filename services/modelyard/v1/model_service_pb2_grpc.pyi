@@ -52,6 +52,14 @@ class ModelServiceStub:
     """The versions of a model, newest first."""
     SetModelAlias: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.SetModelAliasRequest, _model_pb2.ModelAlias]
     """Points an alias to a version, creating the alias if needed. With an etag only if nobody has moved it since."""
+    PromoteModelVersion: _grpc.UnaryStreamMultiCallable[_model_service_pb2.PromoteModelVersionRequest, _model_service_pb2.PromoteModelVersionResponse]
+    """Points an alias to a version and tells how each pod comes to serve it. The stream ends without an error when every
+    live pod does: the receipt. It ends with FAILED_PRECONDITION and the reason VERSION_BROKEN when the version cannot be
+    served; the alias is put back then, unless asked otherwise or moved meanwhile, and the version before goes on being
+    served all the time. It ends with DEADLINE_EXCEEDED and the reason NOT_SERVED_YET when `wait_timeout` is over first
+    (or no pod is alive), and with ABORTED and the reason CONFLICT when somebody moves the alias meanwhile. The promotion
+    goes on without its caller; the same call again goes on watching.
+    """
     GetModelAlias: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelAliasRequest, _model_pb2.ModelAlias]
     """One alias."""
     DeleteModelAlias: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelAliasRequest, _model_service_pb2.DeleteModelAliasResponse]
@@ -60,6 +68,8 @@ class ModelServiceStub:
     """Points an alias back to the version it had before its last move. Rolling back again goes further back, to the version
     before the move before that, never forth again; FAILED_PRECONDITION when no move is left to undo.
     """
+    GetShadowReport: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetShadowReportRequest, _model_pb2.ShadowReport]
+    """How the answers of an alias's shadow version compare with those that callers get. NOT_FOUND without a shadow."""
     ListModelAliasChanges: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelAliasChangesRequest, _model_service_pb2.ListModelAliasChangesResponse]
     """Every move of a model's aliases, newest first."""
     WatchModels: _grpc.UnaryStreamMultiCallable[_model_service_pb2.WatchModelsRequest, _model_service_pb2.WatchModelsResponse]
@@ -90,6 +100,14 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """The versions of a model, newest first."""
     SetModelAlias: _aio.UnaryUnaryMultiCallable[_model_service_pb2.SetModelAliasRequest, _model_pb2.ModelAlias]  # type: ignore[assignment]
     """Points an alias to a version, creating the alias if needed. With an etag only if nobody has moved it since."""
+    PromoteModelVersion: _aio.UnaryStreamMultiCallable[_model_service_pb2.PromoteModelVersionRequest, _model_service_pb2.PromoteModelVersionResponse]  # type: ignore[assignment]
+    """Points an alias to a version and tells how each pod comes to serve it. The stream ends without an error when every
+    live pod does: the receipt. It ends with FAILED_PRECONDITION and the reason VERSION_BROKEN when the version cannot be
+    served; the alias is put back then, unless asked otherwise or moved meanwhile, and the version before goes on being
+    served all the time. It ends with DEADLINE_EXCEEDED and the reason NOT_SERVED_YET when `wait_timeout` is over first
+    (or no pod is alive), and with ABORTED and the reason CONFLICT when somebody moves the alias meanwhile. The promotion
+    goes on without its caller; the same call again goes on watching.
+    """
     GetModelAlias: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelAliasRequest, _model_pb2.ModelAlias]  # type: ignore[assignment]
     """One alias."""
     DeleteModelAlias: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelAliasRequest, _model_service_pb2.DeleteModelAliasResponse]  # type: ignore[assignment]
@@ -98,6 +116,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Points an alias back to the version it had before its last move. Rolling back again goes further back, to the version
     before the move before that, never forth again; FAILED_PRECONDITION when no move is left to undo.
     """
+    GetShadowReport: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetShadowReportRequest, _model_pb2.ShadowReport]  # type: ignore[assignment]
+    """How the answers of an alias's shadow version compare with those that callers get. NOT_FOUND without a shadow."""
     ListModelAliasChanges: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelAliasChangesRequest, _model_service_pb2.ListModelAliasChangesResponse]  # type: ignore[assignment]
     """Every move of a model's aliases, newest first."""
     WatchModels: _aio.UnaryStreamMultiCallable[_model_service_pb2.WatchModelsRequest, _model_service_pb2.WatchModelsResponse]  # type: ignore[assignment]
@@ -175,6 +195,20 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Points an alias to a version, creating the alias if needed. With an etag only if nobody has moved it since."""
 
     @_abc_1.abstractmethod
+    def PromoteModelVersion(
+        self,
+        request: _model_service_pb2.PromoteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_model_service_pb2.PromoteModelVersionResponse], _abc.AsyncIterator[_model_service_pb2.PromoteModelVersionResponse]]:
+        """Points an alias to a version and tells how each pod comes to serve it. The stream ends without an error when every
+        live pod does: the receipt. It ends with FAILED_PRECONDITION and the reason VERSION_BROKEN when the version cannot be
+        served; the alias is put back then, unless asked otherwise or moved meanwhile, and the version before goes on being
+        served all the time. It ends with DEADLINE_EXCEEDED and the reason NOT_SERVED_YET when `wait_timeout` is over first
+        (or no pod is alive), and with ABORTED and the reason CONFLICT when somebody moves the alias meanwhile. The promotion
+        goes on without its caller; the same call again goes on watching.
+        """
+
+    @_abc_1.abstractmethod
     def GetModelAlias(
         self,
         request: _model_service_pb2.GetModelAliasRequest,
@@ -199,6 +233,14 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Points an alias back to the version it had before its last move. Rolling back again goes further back, to the version
         before the move before that, never forth again; FAILED_PRECONDITION when no move is left to undo.
         """
+
+    @_abc_1.abstractmethod
+    def GetShadowReport(
+        self,
+        request: _model_service_pb2.GetShadowReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.ShadowReport, _abc.Awaitable[_model_pb2.ShadowReport]]:
+        """How the answers of an alias's shadow version compare with those that callers get. NOT_FOUND without a shadow."""
 
     @_abc_1.abstractmethod
     def ListModelAliasChanges(
