@@ -1,0 +1,33 @@
+"""What a pod and its trial process say to each other: JSON, one object a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .desired import WantedTensor
+
+
+@dataclass(frozen=True, slots=True)
+class TrialTask:
+    """A version to try."""
+
+    path: str
+    """Of the ONNX file."""
+    inputs: tuple[WantedTensor, ...]
+    """As the registry recorded them; empty if it did not."""
+    outputs: tuple[WantedTensor, ...]
+    graph_threads: int
+    mapped_weights: bool
+    warm_up_batch_sizes: tuple[int, ...]
+    memory_bytes: int
+    """The most it may take."""
+    time_s: float
+    """The longest it may take, by the clock on the wall."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFacts:
+    """What a trial has found of a version that loads."""
+
+    memory_bytes: int
+    """What a loaded and warmed-up version keeps in memory."""
