@@ -1,4 +1,4 @@
-"""gRPC channels to other services, with what every call of ours needs: large messages, keepalive, the token.
+"""gRPC channels to other services, with what every call of ours needs: large messages, keepalive, token, trace.
 
 An address is `host:port` or `unix:/path`. Inside a cluster, transport security is the mesh's or the door's matter; a
 channel from outside takes `tls=True`.
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+
+from .trace_context import outgoing
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 """What the transport lets through; each service sets its own, lower limit with a clear error."""
@@ -99,7 +101,7 @@ class _CallDetails(grpc.ClientCallDetails):
     def __init__(self, details: grpc.ClientCallDetails, extra: Metadata) -> None:
         self.method = details.method
         self.timeout = details.timeout
-        self.metadata = (*(details.metadata or ()), *extra)
+        self.metadata = (*(details.metadata or ()), *extra, *outgoing())
         self.credentials = details.credentials
         self.wait_for_ready = details.wait_for_ready
         self.compression = details.compression
@@ -130,7 +132,7 @@ class _SyncMetadata(
 
 
 def _with_metadata(details: grpc.aio.ClientCallDetails, extra: Metadata) -> grpc.aio.ClientCallDetails:
-    metadata = grpc.aio.Metadata(*(details.metadata or ()), *extra)
+    metadata = grpc.aio.Metadata(*(details.metadata or ()), *extra, *outgoing())
     return grpc.aio.ClientCallDetails(
         details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
     )

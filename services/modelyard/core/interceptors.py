@@ -1,5 +1,5 @@
-"""The one interceptor of every service: request id, size, authorisation, error translation, metrics, one log line per
-call.
+"""The one interceptor of every service: request id, size, authorisation, error translation, metrics, trace, one log
+line per call.
 
 Deny by default: a method that `METHOD_TABLE` does not name is refused before its handler is looked up.
 """
@@ -26,6 +26,8 @@ from .logs import get_logger
 from .metrics import CallMetrics, MethodMetrics
 from .permissions import METHOD_TABLE, Access, Permission
 from .tokens import Caller, TokenVerifier
+from .trace_context import Trace, enter
+from .tracing import begin
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -123,6 +125,7 @@ class _Call:
         self._metadata = dict(details.invocation_metadata or ())
         self._request_id = request_id_of(self._metadata)
         self._metrics = metrics
+        self._trace: Trace | None = None
         self._start_ns = time.perf_counter_ns()
 
     def wrap(self, handler: Handler) -> Handler:
@@ -168,6 +171,10 @@ class _Call:
     def _enter(self, request: Any) -> Any:
         """Sets the call's context and checks it, in the task that runs the handler."""
         self._metrics.begin()
+        self._trace = begin(self._method, self._metadata)
+        if self._trace is not None:
+            enter(self._trace)
+            self._trace.note(request_id=self._request_id)
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
         _request_id.set(self._request_id)
         _caller.set(self._authorizer.authorize(self._method, self._metadata))
@@ -206,6 +213,8 @@ class _Call:
     def _end(self, code: str, *, message: str = "") -> None:
         ns = time.perf_counter_ns() - self._start_ns
         self._metrics.end(code, ns)
+        if self._trace is not None:
+            self._trace.end(code)
         log_call(self._method, code, ns, _caller.get(), message=message)
 
 

@@ -1,4 +1,5 @@
-"""Structured logs: one JSON object a line on standard error, with the call's request id on every line of that call.
+"""Structured logs: one JSON object a line on standard error, with the call's request id, and its trace's id, on every
+line of that call.
 
 Secrets are kept out by key: a value logged under a name that looks like one is replaced before it is rendered.
 """
@@ -14,6 +15,8 @@ from typing import Final, cast
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from .trace_context import current
 
 _SECRET_KEYS = re.compile(r"authorization|secret|password|^token$|private_key|api_key", re.IGNORECASE)
 # structlog's own setting writes out local variables: tokens, keys and callers' data.
@@ -55,6 +58,7 @@ def configure(log_format: str = "json", level: str = "INFO", *, service: str = "
     """Sets logging up for this process, the standard library's included. Call once, from a program's main."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        name_trace,
         *([_named(service)] if service else []),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -102,6 +106,14 @@ def _drop_unwanted(_logger: WrappedLogger, method: str, event: EventDict) -> Eve
     """Ends what is not logged now, before any work is done for it. Levels that are no severity here are errors."""
     if not getattr(_logged, method, True):
         raise structlog.DropEvent
+    return event
+
+
+def name_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Adds the trace that the call belongs to, if there is one."""
+    trace = current()
+    if trace is not None:
+        event["trace_id"] = trace.trace_id
     return event
 
 

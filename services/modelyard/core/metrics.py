@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.utils import floatToGoString
 
 NANOSECONDS = 10**9
 """In one second."""
@@ -40,7 +39,7 @@ class Histogram:
         """`bounds`: ascending, in the unit that is told. `scale`: how many observed units make one of those."""
         self._scale = scale
         self._bounds = [round(bound * scale) for bound in bounds]
-        self._labels = [*(floatToGoString(bound) for bound in bounds), "+Inf"]
+        self._labels = [*(str(float(bound)) for bound in bounds), "+Inf"]
         self._counts = [0] * (len(bounds) + 1)
         self._total = 0
 

@@ -28,6 +28,7 @@ from .interceptors import Authorizer, ServiceInterceptor
 from .metrics import CallMetrics, MetricsSource
 from .settings import ServiceSettings
 from .tokens import Caller, TokenVerifier
+from .tracing import exporting
 
 log = logs.get_logger()
 
@@ -149,7 +150,7 @@ async def _listen(server: grpc.aio.Server, address: str, tls: tuple[Path, Path] 
         if tls is None:
             port = server.add_insecure_port(address)
         else:
-            chain, key = (path.read_bytes() for path in tls)  # noqa: ASYNC240 - as above
+            chain, key = (path.read_bytes() for path in tls)
             port = server.add_secure_port(address, grpc.ssl_server_credentials([(key, chain)]))
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}") from error
@@ -162,7 +163,8 @@ ServiceFactory = Callable[[], AbstractAsyncContextManager[Service]]
 def run(name: str, settings: ServiceSettings, build: ServiceFactory, tls: tuple[Path, Path] | None = None) -> None:
     """Runs a service until a signal ends it. `build` is an async context manager that opens what the service needs."""
     logs.configure(settings.log_format, settings.log_level, service=name)
-    uvloop.run(_run(settings, build, tls))
+    with exporting(name):
+        uvloop.run(_run(settings, build, tls))
 
 
 async def _run(settings: ServiceSettings, build: ServiceFactory, tls: tuple[Path, Path] | None) -> None:
