@@ -8,7 +8,7 @@ import typer
 
 import modelyard
 
-from . import cluster, datasets, models, predictions, tokens, training
+from . import cluster, conformance, datasets, models, predictions, tokens, training
 from .output import out
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(training.app, name="train")
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(tokens.app, name="token")
+app.add_typer(conformance.app, name="conformance")
 app.command("predict")(predictions.predict)
 app.command("up")(cluster.up)
 app.command("down")(cluster.down)

@@ -104,7 +104,7 @@ def no_id(probe: Probe) -> None:
 
 @check("infer.model_version", Level.TRITON)
 def model_version(probe: Probe) -> None:
-    """The answer names the version that was used, one that ModelMetadata lists, also if none was asked for. (Triton.)"""
+    """The answer names the version that was used, one of ModelMetadata, also if none was asked for. (Triton.)"""
     versions = list(probe.subject.metadata.versions)
     answer = probe.infer(probe.subject.request()).ok(pb.ModelInferResponse)
     probe.notes.expect(
