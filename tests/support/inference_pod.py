@@ -74,7 +74,7 @@ def pod_settings(registry_address: str, identity: Identity, folder: Path, **sett
     token_file = folder / "token"
     token_file.write_text(identity.token("service"))
     options = {
-        "listen": "127.0.0.1:0", "drain_delay_s": 0, "shutdown_grace_s": 10, "request_threads": 2,
+        "listen": "127.0.0.1:0", "drain_delay_s": 0, "shutdown_grace_s": 10, "runners": 2,
         "load_retry_first_s": 0.05, "load_retry_limit_s": 0.2, **settings,
     }  # fmt: skip
     return InferenceSettings(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from modelyard.core.errors import MalformedContent, ModelyardError, RemoteError
+from modelyard.core.errors import DigestMismatch, MalformedContent, ModelyardError, RemoteError
 from modelyard.core.logs import get_logger
 from modelyard.core.retries import is_transient
 from modelyard.oip.tensors import format_shape
 
 from .artifacts import ArtifactCache
+from .calibration import Wishes, plan_execution
 from .compatibility import check_runtime_supports
 from .desired import WantedTensor, WantedVersion
-from .running import Runner
+from .execution import ExecutionPlan
+from .graph_file import read_graph_file
+from .predictability import is_predictable
 from .sessions import LOAD_ERRORS, GraphSession, RuntimeOptions, brief
 from .settings import InferenceSettings
 from .signature import Signature, TensorInfo
@@ -31,7 +35,7 @@ class Loader:
         self._artifacts = artifacts
         self._settings = settings
         self.options = RuntimeOptions(graph_threads=settings.graph_threads, device=settings.device)
-        log.info("runtime", providers=self.options.providers(), request_threads=settings.request_threads)
+        log.info("runtime", providers=self.options.providers(), runners=settings.runners)
 
     async def load(self, wanted: WantedVersion) -> LoadedVersion:
         """A version that is warm and ready to answer. What it raises, `reason_of` puts into words."""
@@ -41,17 +45,16 @@ class Loader:
         path = await self._artifacts.fetch(wanted.digest, wanted.size_bytes)
         fetched = time.perf_counter()
         try:
-            session = await asyncio.to_thread(self._open, path, wanted)
+            session, plan = await asyncio.to_thread(self._open, path, wanted)
         except BaseException:
             self._artifacts.release(wanted.digest)
             raise
         log.info(
             "version loaded", version=str(wanted), digest=wanted.digest, signature=str(session.signature),
             fetch_ms=_milliseconds(start, fetched), load_ms=_milliseconds(fetched, time.perf_counter()),
+            batching=plan.reason, batch_rows=plan.batch_rows, inline_rows=plan.inline_rows, runners=plan.runners,
         )  # fmt: skip
-        settings = self._settings
-        runner = Runner(session, threads=settings.request_threads, queue_size=settings.queue_size, name=str(wanted))
-        return LoadedVersion(wanted, session, runner, max_batch_size=settings.max_batch_size)
+        return LoadedVersion(wanted, session, plan)
 
     async def unload(self, version: LoadedVersion) -> None:
         """Lets a version finish what it has, then frees it."""
@@ -59,8 +62,9 @@ class Loader:
         self._artifacts.release(version.wanted.digest)
         log.info("version unloaded", version=str(version.wanted))
 
-    def _open(self, path: Path, wanted: WantedVersion) -> GraphSession:
-        session = GraphSession(path, self.options)
+    def _open(self, path: Path, wanted: WantedVersion) -> tuple[GraphSession, ExecutionPlan]:
+        options = replace(self.options, graph_threads=wanted.serving.graph_threads or self.options.graph_threads)
+        session = GraphSession(path, options)
         found = session.signature
         session.signature = Signature.of(
             _agreed("inputs", wanted.inputs, found.inputs), _agreed("outputs", wanted.outputs, found.outputs)
@@ -68,9 +72,22 @@ class Loader:
         sizes = [size for size in self._settings.warm_up_batch_sizes if size <= self._settings.max_batch_size]
         try:
             session.warm_up(sizes)
+            steady = not options.on_gpu and is_predictable(read_graph_file(path))
+            plan = plan_execution(session, self._wishes(wanted), may_inline=steady)
         except LOAD_ERRORS as error:
             raise MalformedContent(f"the graph fails on zeros: {brief(error)}") from error
-        return session
+        return session, plan
+
+    def _wishes(self, wanted: WantedVersion) -> Wishes:
+        """What is asked of this version: by the model's owner, else by the pod's settings."""
+        serving, settings = wanted.serving, self._settings
+        return Wishes(
+            runners=serving.runners or settings.runners,
+            queue_size=serving.queue_size or settings.queue_size,
+            max_batch_size=serving.max_batch_size or settings.max_batch_size,
+            graph_threads=serving.graph_threads or settings.graph_threads,
+            batching=serving.batching if settings.batching else False,
+        )
 
 
 def reason_of(error: BaseException) -> str:
@@ -82,6 +99,11 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"the pod's disk: {error.strerror}"
     return "an error inside the pod; its log says more"
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether the version itself is at fault, so that no pod could load it."""
+    return isinstance(error, (MalformedContent, DigestMismatch))
 
 
 def is_expected(error: BaseException) -> bool:

@@ -4,40 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 from modelyard.oip import open_inference_pb2 as pb
 
+from .batches import Computed
 from .calls import UNTOLD, PredictionCall
+from .delivery import Delivery, deliver
+from .feeds import Feeds
 from .observing import NullObserver, PredictionObserver
-from .requests import read_request, read_timeout
+from .parameters import read_timeout
+from .requests import Inference, read_request, shared_bytes
 from .responses import prediction
-from .statistics import Execution
+from .shadowing import Shadows
+from .shared_memory import NO_REGIONS, SharedMemory, TenantRegions
 from .table import ServingTable
 from .versions import LoadedVersion
 
 LARGE_REQUEST_BYTES = 256 * 1024
-"""A request above this is read in a thread: a million text elements take a second to take apart, and nobody else's
-answer may wait for that."""
+"""A request above this is read in a thread, unless it is plain: a million text elements take a second to take apart,
+and nobody else's answer may wait for that."""
 
 
 class Predictor:
     """Answers predictions from the serving table. Used from the event loop; every lane of the pod calls `predict`."""
 
-    def __init__(self, table: ServingTable, observer: PredictionObserver | None = None) -> None:
+    def __init__(
+        self,
+        table: ServingTable,
+        observer: PredictionObserver | None = None,
+        *,
+        memory: SharedMemory | None = None,
+        shadows: Shadows | None = None,
+    ) -> None:
+        """`memory`: None if callers may not use shared memory. `shadows`: None if no shadow version is to answer."""
+        self._shadows = shadows
         self._table = table
         self._observer: PredictionObserver = observer or NullObserver()
+        self._memory = memory
 
     async def predict(self, request: pb.ModelInferRequest, call: PredictionCall = UNTOLD) -> pb.ModelInferResponse:
         """The answer.
 
-        Cancelling it before the graph runs keeps the graph from running. Raises NotFound, InvalidFields, Unavailable
-        while the version is being loaded, ResourceExhausted when its queue is full, DeadlineExceeded, Unimplemented.
+        Cancelling it takes the request out of the queue, or lets the batch it is in go on without it. Raises NotFound,
+        InvalidFields, Unavailable while the version is being loaded, ResourceExhausted when its queue is full,
+        DeadlineExceeded.
         """
         arrival = time.perf_counter_ns()
-        version = self._table.resolve(request.model_name, request.model_version)
+        version = self._table.choose(request.model_name, request.model_version, call.metadata)
         version.acquire()
         try:
-            response = await self._answer(request, version, call, arrival)
+            feeds = version.plain.read(request)
+            if feeds is None:
+                return await self._answer(request, version, call, arrival)
+            computed = await version.batcher.compute(feeds, call.expires)
+            response = version.plain.answer(request, computed)
+            self._count(version, call, feeds.rows, computed, arrival)
+            self._offer_to_shadow(request, response, version)
+            return response
         except BaseException as error:
             total_ns = time.perf_counter_ns() - arrival
             version.statistics.failed(total_ns)
@@ -45,26 +69,55 @@ class Predictor:
             raise
         finally:
             version.release()
-        return response
 
     async def _answer(
         self, request: pb.ModelInferRequest, version: LoadedVersion, call: PredictionCall, arrival: int
     ) -> pb.ModelInferResponse:
+        """The answer to a request that is not plain."""
         expires = _earlier(call.expires, read_timeout(request))
-        if request.ByteSize() > LARGE_REQUEST_BYTES:
-            inference = await asyncio.to_thread(read_request, request, version)
-        else:
-            inference = read_request(request, version)
-        read_ns = time.perf_counter_ns() - arrival
-        computed = await version.runner.run(inference.feeds, inference.outputs, expires)
+        regions = self._memory.of(call.caller.tenant) if self._memory is not None else NO_REGIONS
+        large = request.ByteSize() + shared_bytes(request) > LARGE_REQUEST_BYTES
+        inference = await _read(request, version, regions, in_thread=large)
+        feeds = Feeds.of(inference.feeds, inference.outputs, inference.rows, version.signature)
+        computed = await version.batcher.compute(feeds, expires, inference.priority)
         response = prediction(request, version, inference.outputs, computed.outputs)
-        run = Execution(1, inference.rows, read_ns, computed.infer_ns, computed.output_ns)
-        version.statistics.executed(run)
-        self._observer.executed(version, run)
+        if inference.deliveries is not None:
+            await _deliver(response, inference.deliveries, in_thread=large)
+        self._count(version, call, feeds.rows, computed, arrival)
+        self._offer_to_shadow(request, response, version)
+        return response
+
+    def _offer_to_shadow(
+        self, request: pb.ModelInferRequest, response: pb.ModelInferResponse, version: LoadedVersion
+    ) -> None:
+        if self._table.shadows and self._shadows is not None:
+            self._shadows.offer(request, response, version)
+
+    def _count(self, version: LoadedVersion, call: PredictionCall, rows: int, computed: Computed, arrival: int) -> None:
+        """Counts an answer, and with the first of a run the run."""
+        run = computed.run
+        if not run.counted:
+            run.counted = True
+            version.statistics.executed(run)
+            self._observer.executed(version, run)
         total_ns = time.perf_counter_ns() - arrival
         version.statistics.answered(total_ns, computed.queue_ns, run)
-        self._observer.answered(version, call, inference.rows, total_ns, computed.queue_ns, run)
-        return response
+        self._observer.answered(version, call, rows, total_ns, computed.queue_ns, run)
+
+
+async def _read(
+    request: pb.ModelInferRequest, version: LoadedVersion, regions: TenantRegions, *, in_thread: bool
+) -> Inference:
+    if in_thread:
+        return await asyncio.to_thread(read_request, request, version, regions)
+    return read_request(request, version, regions)
+
+
+async def _deliver(response: pb.ModelInferResponse, deliveries: Mapping[str, Delivery], *, in_thread: bool) -> None:
+    if in_thread:
+        await asyncio.to_thread(deliver, response, deliveries)
+    else:
+        deliver(response, deliveries)
 
 
 def _earlier(expires: float | None, timeout: float | None) -> float | None:

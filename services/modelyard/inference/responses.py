@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from modelyard.oip import open_inference_pb2 as pb
 
-from .running import OutputContents
+from .batches import OutputContents
+from .shared_memory import Region
 from .signature import TensorInfo
 from .statistics import Duration, VersionStatistics
 from .table import ModelEntry
@@ -49,7 +50,7 @@ def metadata(entry: ModelEntry, version: LoadedVersion) -> pb.ModelMetadataRespo
     )
 
 
-def config(entry: ModelEntry, version: LoadedVersion, *, runners: int, on_gpu: bool) -> pb.ModelConfig:
+def config(entry: ModelEntry, version: LoadedVersion, *, on_gpu: bool) -> pb.ModelConfig:
     """How a version is served and where it came from. Shapes are without the batch dimension, as in Triton."""
     first = 1 if version.signature.batched else 0
     answer = pb.ModelConfig(
@@ -62,7 +63,7 @@ def config(entry: ModelEntry, version: LoadedVersion, *, runners: int, on_gpu: b
         model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
     )
     kind = pb.ModelInstanceGroup.KIND_GPU if on_gpu else pb.ModelInstanceGroup.KIND_CPU
-    answer.instance_group.add(name=entry.name, count=runners, kind=kind)
+    answer.instance_group.add(name=entry.name, count=version.execution.runners, kind=kind)
     for tensor in version.signature.inputs:
         answer.input.add(name=tensor.name, data_type=_DATA_TYPES[tensor.datatype.name], dims=tensor.shape[first:])
     for tensor in version.signature.outputs:
@@ -98,6 +99,16 @@ def index(entries: Iterable[ModelEntry], *, only_ready: bool) -> pb.RepositoryIn
     """Every version that should be served or still is, by name and number."""
     rows = [row for entry in sorted(entries, key=lambda entry: entry.name) for row in _index_rows(entry)]
     return pb.RepositoryIndexResponse(models=[row for row in rows if row.state == "READY" or not only_ready])
+
+
+def shared_memory_status(regions: Iterable[Region]) -> pb.SystemSharedMemoryStatusResponse:
+    """These regions, by name."""
+    response = pb.SystemSharedMemoryStatusResponse()
+    for region in regions:
+        status = response.regions[region.name]
+        status.name, status.key = region.name, region.key
+        status.offset, status.byte_size = region.offset, region.byte_size
+    return response
 
 
 def _index_rows(entry: ModelEntry) -> Iterator[pb.RepositoryIndexResponse.ModelIndex]:

@@ -10,6 +10,7 @@ from modelyard.core.errors import InvalidFields, NotFound, Unimplemented
 from modelyard.core.interceptors import current_caller
 from modelyard.core.names import shorten
 from modelyard.core.tokens import Caller
+from modelyard.core.tracing import SAMPLING
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.service import Context
 
@@ -47,11 +48,9 @@ class Inference:
         readiness: Readiness,
         *,
         options: RuntimeOptions,
-        request_threads: int,
         stream_requests: int,
         stopping: asyncio.Event,
         memory: SharedMemory | None = None,
-        tracing: TraceSettings | None = None,
     ) -> None:
         """`stopping`: set when streams should end. `memory`: None if clients may not use shared memory."""
         self._table = table
@@ -59,11 +58,10 @@ class Inference:
         self._reconciler = reconciler
         self._readiness = readiness
         self._options = options
-        self._request_threads = request_threads
         self._stream_requests = stream_requests
         self._stopping = stopping
         self._memory = memory
-        self._tracing = tracing or TraceSettings()
+        self._tracing = TraceSettings(SAMPLING)
 
     async def ServerLive(self, _request: pb.ServerLiveRequest, _context: Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -103,7 +101,7 @@ class Inference:
     async def ModelConfig(self, request: pb.ModelConfigRequest, _context: Context) -> pb.ModelConfigResponse:
         version = self._table.resolve(request.name, request.version, "version")
         entry = self._table.models[request.name]
-        config = responses.config(entry, version, runners=self._request_threads, on_gpu=self._options.on_gpu)
+        config = responses.config(entry, version, on_gpu=self._options.on_gpu)
         return pb.ModelConfigResponse(config=config)
 
     async def ModelStatistics(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from modelyard.core.settings import MEBIBYTE, ServiceSettings
+from modelyard.envoy.addresses import parse_address
 
 from .cpus import available_cpus
 
@@ -25,6 +26,27 @@ class InferenceSettings(ServiceSettings):
     """Read once at start; wrong values end the program with the variable's name."""
 
     model_config = SettingsConfigDict(env_prefix="MODELYARD_INFERENCE_", frozen=True, extra="ignore")
+
+    lane: Literal["auto", "express", "plain"] = "auto"
+    """How predictions reach Python. `express`: this program is an Envoy that hosts the interpreter (see
+    docs/adr/0011-the-express-lane.md). `plain`: a gRPC server in Python alone, several times slower. `auto`: express
+    where it can run."""
+
+    tls_certificate_file: Path | None = None
+    """PEM file with the certificate chain. With `tls_key_file`: TLS 1.2 or newer on the port; without: cleartext."""
+
+    tls_key_file: Path | None = None
+    """PEM file with the certificate's private key."""
+
+    max_connections: int = Field(default=20_000, gt=0)
+    """Connections at a time on the express lane; more are refused."""
+
+    envoy_threads: int = Field(default=1, ge=1, le=64)
+    """Threads of Envoy on the express lane. One carries what one Python interpreter can answer."""
+
+    access_log: bool = False
+    """A JSON line per call on standard error, written by Envoy on the express lane: status, times, sizes, request id.
+    No tokens, no contents. Without it only calls that failed are logged, and calls other than predictions."""
 
     registry_address: str
     """`host:port` or `unix:/path`."""
@@ -47,14 +69,19 @@ class InferenceSettings(ServiceSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where graphs run. `auto`: CUDA if ONNX Runtime has it, else the processor. `cuda` fails to start without it."""
 
-    request_threads: int = Field(default_factory=available_cpus, ge=1, le=1024)
-    """Predictions of one version that are computed at once. Default: the processors this process may use."""
+    runners: int = Field(default_factory=available_cpus, ge=1, le=1024)
+    """Batches (or requests, without batching) of one version that are computed at once, each in a thread. Default: the
+    processors this process may use. A model's own setting comes first, here and for the following four."""
 
     graph_threads: int = Field(default=1, ge=1, le=1024)
-    """Threads inside one prediction. More than one helps a lone caller of a large graph and costs throughput."""
+    """Threads inside one computation. More than one helps a lone caller of a large graph and costs throughput."""
 
-    queue_size: int = Field(default=512, ge=0)
-    """Predictions of one version that may wait for a thread; one more is answered RESOURCE_EXHAUSTED."""
+    batching: bool = True
+    """Whether requests may be computed together at all. If so, each version that is loaded is tried out: they are where
+    that is measured to be faster and every caller's answer is the same as alone."""
+
+    queue_size: int = Field(default=1024, ge=0)
+    """Requests of one version that may wait; one more is answered RESOURCE_EXHAUSTED."""
 
     stream_requests: int = Field(default=64, ge=1)
     """Requests of one stream that are computed at once; more are read when these are answered."""
@@ -64,7 +91,7 @@ class InferenceSettings(ServiceSettings):
     then read and write every object there that this process may open: see docs/open-inference-protocol.md."""
 
     max_batch_size: int = Field(default=1024, ge=1)
-    """The most rows of one request, for models with a batch dimension."""
+    """The most rows of one request, and of requests that are computed together, for models with a batch dimension."""
 
     warm_up_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 64)
     """A new version computes these batches before it is served; one that cannot is refused."""
@@ -80,3 +107,24 @@ class InferenceSettings(ServiceSettings):
 
     watch_silence_s: float = Field(default=30.0, gt=0)
     """The registry speaks every few seconds; after so long without a word the connection is made anew."""
+
+    @property
+    def tls(self) -> tuple[Path, Path] | None:
+        """Files with certificate chain and private key; None for cleartext."""
+        certificate, key = self.tls_certificate_file, self.tls_key_file
+        return (certificate, key) if certificate is not None and key is not None else None
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_certificate_file and tls_key_file belong together: give both or neither")
+        for path in self.tls or ():
+            if not path.is_file():
+                raise ValueError(f"no such file: {path}")
+        return self
+
+    @field_validator("listen")
+    @classmethod
+    def _listen_is_an_address(cls, value: str) -> str:
+        parse_address(value, lowest_port=0)
+        return value

@@ -44,6 +44,8 @@ class Execution:
     infer_ns: int
     output_ns: int
     """Taking the results apart."""
+    counted: bool = False
+    """Whether it is in the statistics: with the first of its requests that is answered, so never if all have left."""
 
 
 @dataclass(slots=True)

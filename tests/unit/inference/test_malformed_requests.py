@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 
 from modelyard.core.errors import DeadlineExceeded, InvalidFields, NotFound
 from modelyard.inference.desired import WantedModel, WantedVersion
+from modelyard.inference.execution import ExecutionPlan
 from modelyard.inference.prediction import Predictor
-from modelyard.inference.running import Runner
 from modelyard.inference.sessions import GraphSession, RuntimeOptions
 from modelyard.inference.table import ModelEntry, ServingTable
 from modelyard.inference.versions import LoadedVersion
@@ -54,9 +54,7 @@ class Bench:
     async def _open(self, path: Path) -> None:
         wanted = WantedVersion("m", 1, "digest", 1, (), (), 20, 10, "", "", "", "")
         session = GraphSession(path, RuntimeOptions())
-        self.version = LoadedVersion(
-            wanted, session, Runner(session, threads=1, queue_size=10, name="bench"), max_batch_size=8
-        )
+        self.version = LoadedVersion(wanted, session, ExecutionPlan(max_batch_size=8, queue_size=10))
         table = ServingTable()
         model = WantedModel("m", {1: wanted}, {"live": 1})
         table.models["m"] = ModelEntry("m", model, loaded={1: self.version})

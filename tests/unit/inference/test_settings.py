@@ -22,12 +22,12 @@ def test_the_environment_fills_the_settings(monkeypatch: pytest.MonkeyPatch, tmp
     settings = InferenceSettings()  # type: ignore[call-arg]  # the environment fills it
     assert (settings.anonymous_predict, settings.warm_up_batch_sizes) == (True, (1, 8))
     assert settings.max_request_bytes == 64 * 1024 * 1024
-    assert settings.request_threads == available_cpus()
+    assert settings.runners == available_cpus()
     assert str(os.getpid()) in settings.pod
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("request_threads", 0), ("queue_size", -1), ("device", "tpu"), ("warm_up_batch_sizes", (0,))]
+    ("name", "value"), [("runners", 0), ("queue_size", -1), ("device", "tpu"), ("warm_up_batch_sizes", (0,))]
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: object, tmp_path: Path) -> None:
     needed = {"registry_address": "localhost:1", "cache_dir": tmp_path, "token_keys_file": tmp_path}

@@ -1,0 +1,147 @@
+"""Decides how a version computes, by trying it out when it is loaded.
+
+On a processor, a multilayer perceptron computes 32 rows in little more than the time of one, so that joining requests
+multiplies its throughput, while a convolutional network gains nothing by it and does better with a request on each
+core. No rule about the graph tells them apart as surely as a few runs do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modelyard.core.errors import InvalidFields
+from modelyard.oip.tensors import Array
+
+from .execution import ExecutionPlan, Figure
+from .independence import why_rows_depend
+from .samples import GUESSED_SIZES, sample_inputs
+from .sessions import LOAD_ERRORS, GraphSession
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+TIMES = 5
+"""Runs of each size, of which the best counts: what disturbs a run only ever makes it longer."""
+BUDGET_S = 0.3
+"""No further size is tried once so much time has gone by."""
+HANDOVER_NS = 50_000
+"""What a request costs besides the graph: queue, thread and answer. Joined requests share it."""
+WORTH_JOINING = 1.25
+"""Requests are joined if that computes at least so many times the rows."""
+ENOUGH = 0.95
+"""The smallest batch with this share of the best throughput is as good as the best, and sooner done."""
+HALF = 0.5
+INLINE_NS = 150_000
+"""Batches that take less are computed in the event loop: it spends about that much on waking a thread and being woken
+by it, with the requests that come in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What was asked for. What is 0 or None is decided here."""
+
+    runners: int
+    queue_size: int
+    max_batch_size: int
+    """Of one request, and of requests together."""
+    graph_threads: int = 1
+    batching: bool | None = None
+
+
+def plan_execution(session: GraphSession, wishes: Wishes, *, may_inline: bool) -> ExecutionPlan:
+    """How the version computes. Takes about `BUDGET_S`, or a dozen runs if those take longer; run it in a thread.
+
+    `may_inline`: whether its time can be foreseen, so that it may be computed in the event loop. Raises what the
+    runtime raises for a graph at fault.
+    """
+    figures = _measure(session, wishes.max_batch_size)
+    dependence = why_rows_depend(session) if session.signature.batched and wishes.batching is not False else ""
+    joinable = session.signature.batched and wishes.batching is not False and not dependence
+    batch_rows, split_rows = _batch_sizes(figures, wishes) if joinable else (1, 1)
+    inline = max((figure.rows for figure in figures if figure.run_ns <= INLINE_NS), default=0)
+    return ExecutionPlan(
+        max_batch_size=wishes.max_batch_size if session.signature.batched else 0,
+        batch_rows=batch_rows,
+        split_rows=split_rows,
+        inline_rows=inline if may_inline else 0,
+        runners=wishes.runners,
+        graph_threads=wishes.graph_threads,
+        queue_size=wishes.queue_size,
+        reason=_reason(session, wishes, dependence, joined=batch_rows > 1),
+        figures=figures,
+    )
+
+
+def _measure(session: GraphSession, max_batch_size: int) -> tuple[Figure, ...]:
+    """The best time of each batch size that there is time for; none if the graph takes no input that we make up."""
+    size = _accepted_size(session)
+    if size is None:
+        return ()
+    figures: list[Figure] = []
+    until = time.monotonic() + BUDGET_S
+    for rows in BATCH_SIZES if session.signature.batched else (1,):
+        # The next size takes up to twice as long as the last.
+        late = figures and time.monotonic() + 2 * figures[-1].run_ns / 1e9 > until
+        if rows > max_batch_size or late:
+            break
+        inputs = sample_inputs(session.signature, [1.0] * rows, size)
+        try:
+            figures.append(Figure(rows, _best_ns(session, inputs, until)))
+        except (InvalidFields, *LOAD_ERRORS):
+            break
+    return tuple(figures)
+
+
+def _accepted_size(session: GraphSession) -> int | None:
+    """A size of the free dimensions that the graph takes."""
+    for size in GUESSED_SIZES if session.signature.free_shapes else GUESSED_SIZES[:1]:
+        try:
+            session.run(sample_inputs(session.signature, [1.0], size), session.all_outputs)
+        except (InvalidFields, *LOAD_ERRORS):
+            continue
+        return size
+    return None
+
+
+def _best_ns(session: GraphSession, inputs: Mapping[str, Array], until: float) -> int:
+    """The best of a few runs, the first of which prepares what later ones need."""
+    best = 0
+    for run in range(TIMES + 1):
+        start = time.perf_counter_ns()
+        session.run(inputs, session.all_outputs)
+        took = time.perf_counter_ns() - start
+        best = took if run <= 1 else min(best, took)
+        if time.monotonic() > until:
+            break
+    return best
+
+
+def _batch_sizes(figures: tuple[Figure, ...], wishes: Wishes) -> tuple[int, int]:
+    """The most rows worth computing together, 1 if it is not worth it, and the fewest worth splitting to."""
+    if not figures:
+        return (wishes.max_batch_size, 1) if wishes.batching else (1, 1)
+    best = max(map(_rate, figures))
+    if best < WORTH_JOINING * _rate(figures[0]) and not wishes.batching:
+        return 1, 1
+    enough = next(figure.rows for figure in figures if _rate(figure) >= ENOUGH * best)
+    half = next(figure.rows for figure in figures if _rate(figure) >= HALF * best)
+    # Where the largest size measured is the best, larger ones would be no worse.
+    most = enough if enough < figures[-1].rows else max(enough, BATCH_SIZES[-1])
+    return max(2, min(most, wishes.max_batch_size)), half
+
+
+def _rate(figure: Figure) -> float:
+    """Rows per nanosecond as callers get them."""
+    return figure.rows / (figure.run_ns + HANDOVER_NS)
+
+
+def _reason(session: GraphSession, wishes: Wishes, dependence: str, *, joined: bool) -> str:
+    if not session.signature.batched:
+        return "not joined: the graph has no batch dimension"
+    if wishes.batching is False:
+        return "not joined: as the model's settings demand"
+    if dependence:
+        return f"not joined: {dependence}"
+    if wishes.batching:
+        return "joined: as the model's settings demand"
+    return "joined: measured to be faster" if joined else "not joined: measured to be no faster"
