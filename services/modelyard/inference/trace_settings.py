@@ -47,7 +47,8 @@ class TraceSettings:
 
     def __init__(self, sampling: Sampling | None = None) -> None:
         self._sampling: Sampling = sampling or NoSampling()
-        self._rate = round(1 / self._sampling.ratio) if self._sampling.ratio else DEFAULT_RATE
+        self._rate = DEFAULT_RATE
+        """What was asked for last; it counts while tracing is on."""
 
     def change(self, request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
         """Changes what is given, all or nothing, and answers what holds now. No values mean the default.
@@ -70,7 +71,7 @@ class TraceSettings:
         violations.raise_if_any()
 
     def _apply(self, request: pb.TraceSettingRequest) -> None:
-        on = self._sampling.ratio > 0
+        on, self._rate = self._sampling.ratio > 0, self._current_rate()
         if _LEVEL in request.settings:
             on = list(request.settings[_LEVEL].value) == [TIMESTAMPS]
         if on and not self._sampling.available:
@@ -81,10 +82,14 @@ class TraceSettings:
         self._sampling.ratio = 1 / self._rate if on else 0.0
         log.info("trace settings changed", on=on, rate=self._rate)
 
+    def _current_rate(self) -> int:
+        return round(1 / self._sampling.ratio) if self._sampling.ratio > 0 else self._rate
+
     def _tell(self) -> pb.TraceSettingResponse:
         response = pb.TraceSettingResponse()
-        response.settings[_LEVEL].value.append(TIMESTAMPS if self._sampling.ratio else OFF)
-        response.settings[_RATE].value.append(str(self._rate))
+        on = self._sampling.available and self._sampling.ratio > 0
+        response.settings[_LEVEL].value.append(TIMESTAMPS if on else OFF)
+        response.settings[_RATE].value.append(str(self._current_rate()))
         for name, value in _FIXED.items():
             response.settings[name].value.append(value)
         return response
