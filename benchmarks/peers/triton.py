@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.environments import SetUpFailed
+from benchmarks.signature import Signature, Tensor, read
 from benchmarks.workshop import free_port
 
 from .peer import INSIDE, ModelFile, Peer, Plan, Tuning
-from .signature import Signature, Tensor, read
 
 _TYPES = {"BYTES": "TYPE_STRING"}
 _SHARED_MEMORY = Path("/dev/shm")
