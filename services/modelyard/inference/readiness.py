@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from modelyard.core.health import Health
 from modelyard.oip.service import SERVICE_NAME
 
@@ -18,6 +20,8 @@ class Readiness(Health):
         self._said: dict[str, bool] = {}
         self.draining = False
         """Whether the pod is going away: calls are still answered, and nobody should send new ones."""
+        self.drained = asyncio.Event()
+        """Set as `draining` becomes true, for whoever waits for it."""
 
     @property
     def ready(self) -> bool:
@@ -39,6 +43,7 @@ class Readiness(Health):
     async def drain(self) -> None:
         """Says NOT_SERVING for everything, for ever."""
         self.draining = True
+        self.drained.set()
         await super().drain()
 
     async def _say(self, name: str, *, serving: bool) -> None:

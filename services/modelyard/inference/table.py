@@ -61,6 +61,8 @@ class ModelEntry:
     loaded: dict[int, LoadedVersion] = field(default_factory=dict)
     aliases: dict[str, int] = field(default_factory=dict)
     """As they are answered now; during a swap some still point to the version before."""
+    load_s: dict[int, float] = field(default_factory=dict)
+    """What loading took, by number of the loaded versions."""
     failures: dict[int, Failure] = field(default_factory=dict)
     retiring: set[int] = field(default_factory=set)
     """Versions that only finish what they have."""
@@ -104,7 +106,10 @@ class ModelEntry:
         answering = {alias: self._answering(alias, number) for alias, number in aliases.items()}
         self.aliases = {alias: number for alias, number in answering.items() if number}
         needed = {*wanted, *self.aliases.values()}
-        return [self.loaded.pop(number) for number in sorted(self.loaded) if number not in needed]
+        leaving = [self.loaded.pop(number) for number in sorted(self.loaded) if number not in needed]
+        for version in leaving:
+            self.load_s.pop(version.wanted.number, None)
+        return leaving
 
     def _answering(self, alias: str, number: int) -> int:
         """What answers for an alias that should point to `number`: that if loaded, else what did until now, else 0."""
