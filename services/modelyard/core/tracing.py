@@ -75,7 +75,7 @@ def begin(method: str, metadata: Mapping[str, str | bytes]) -> Trace | None:
 
     `method`: `/package.Service/Method`. `metadata`: by key in lower case.
     """
-    if TRACEPARENT not in metadata:
+    if metadata.get(TRACEPARENT) is None:
         if SAMPLING.tracer is None or not SAMPLING.chosen() or not SAMPLING.admits():
             return None
         return _RecordedTrace(SAMPLING.tracer, method, None)

@@ -90,6 +90,10 @@ class ArtifactCache:
         if not self._held[digest]:
             del self._held[digest]
 
+    def size_bytes(self) -> int:
+        """Bytes on disk, unfinished downloads without those that run. Looks at every file: call it in a thread."""
+        return sum(item.size_bytes for item in self._stored())
+
     def _path(self, digest: str) -> Path:
         return self._blobs / digest / FILE_NAME
 

@@ -49,6 +49,16 @@ class RegistryWatch:
         self._backoff = Backoff(first_s=0.1, limit_s=5.0)
         self._connected = False
 
+    @property
+    def connected(self) -> bool:
+        """Whether the registry is heard."""
+        return self._connected
+
+    @property
+    def revision(self) -> int:
+        """The registry's revision that was heard of last."""
+        return self._desired.revision
+
     async def run(self) -> None:
         """Follows for ever."""
         while True:
