@@ -52,8 +52,7 @@ def _compare_numbers(result: Comparison, expected: Array, found: Array) -> None:
     allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(expected)
     result.max_absolute_difference = max(result.max_absolute_difference, float(apart.max(initial=0.0)))
     result.max_relative_difference = max(result.max_relative_difference, float(relative.max(initial=0.0)))
-    # Not `apart > allowed`: that is false for what is not a number, too.
-    result.differs |= not bool(np.all(same | (apart <= allowed)))
+    result.differs |= not bool(np.all(same | (np.isfinite(apart) & (apart <= allowed))))
     if expected.ndim >= 2 and expected.shape[-1] > 1:
         _count_rows(result, np.argmax(expected, axis=-1), np.argmax(found, axis=-1))
     else:

@@ -1,10 +1,11 @@
 """Which version answers which caller of an alias that sends a share of its requests elsewhere.
 
 A caller is told apart by the value of one metadata key. Each version draws a number for it, weighted by the version's
-share, and the lowest wins (weighted rendezvous hashing): the same caller gets the same version from every pod, and
-changing a share moves only callers to or from that version. The draw is among the versions that are wanted; what falls
-to one that this pod has not loaded is answered by the alias's own version, so that no share is ever exceeded and the
-callers of the others stay where they are.
+share, and the lowest wins (weighted rendezvous hashing): the same caller gets the same version from every pod. When a
+share grows, callers move only to that version or away from the alias's own, whose share shrinks by as much: between
+two versions as few as possible, between several at most twice as many. The draw is among the versions that are wanted;
+what falls to one that this pod has not loaded is answered by the alias's own version, so that no other share is ever
+exceeded and the callers of the others stay where they are.
 """
 
 from __future__ import annotations

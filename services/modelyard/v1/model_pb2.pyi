@@ -392,8 +392,9 @@ class Traffic(_message.Message):
     SHADOW_FIELD_NUMBER: _builtins.int
     sticky_key: _builtins.str
     """Metadata key, in lower case, by whose value callers are told apart: the same value gets the same version from every
-    pod, and a change of one version's share moves only callers to or from that version. A request without it gets a
-    version by chance. Default: `x-modelyard-caller`.
+    pod. When the share of a single version changes, callers move only between it and the alias's own version; with
+    several versions, at most twice as many callers move as must. A request without the key gets a version by chance.
+    Default: `x-modelyard-caller`.
     """
     @_builtins.property
     def split(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedVersion]:

@@ -15,11 +15,14 @@ from modelyard.v1 import (
     artifact_service_pb2,
     dataset_service_pb2,
     model_service_pb2,
+    pod_service_pb2,
     training_service_pb2,
     worker_service_pb2,
 )
 
-INTERNAL = {"modelyard.v1.WorkerService", "modelyard.v1.ModelService/WatchModels"}
+INTERNAL = {
+    "modelyard.v1.WorkerService", "modelyard.v1.ModelService/WatchModels", "modelyard.v1.PodService/ReportPod",
+}  # fmt: skip
 # Part of the protocol and of its clients; a pod answers UNIMPLEMENTED today, and the door needs no change tomorrow.
 ANSWERED_LATER = {"/inference.GRPCInferenceService/ModelStreamInfer"}
 READS = ("Get", "List", "Read", "Watch")
@@ -27,8 +30,8 @@ READS = ("Get", "List", "Read", "Watch")
 METHODS: list[MethodDescriptor] = [
     method
     for module in (
-        access_service_pb2, artifact_service_pb2, dataset_service_pb2, model_service_pb2, training_service_pb2,
-        worker_service_pb2,
+        access_service_pb2, artifact_service_pb2, dataset_service_pb2, model_service_pb2, pod_service_pb2,
+        training_service_pb2, worker_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
@@ -80,7 +83,8 @@ def test_every_method_that_somebody_may_call_is_offered_or_internal() -> None:
     """The table of permissions knows the services that are not ours too: inference, health, reflection."""
     hidden = {path for path in METHOD_TABLE if "direct_response" in route_of(path)}
     assert hidden == {path for path in METHOD_TABLE if path.startswith("/modelyard.v1.WorkerService/")} | {
-        "/modelyard.v1.ModelService/WatchModels"
+        "/modelyard.v1.ModelService/WatchModels",
+        "/modelyard.v1.PodService/ReportPod",
     }
 
 
