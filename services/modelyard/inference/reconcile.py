@@ -7,6 +7,7 @@ answered. A version that cannot be loaded changes nothing but its entry's failur
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from modelyard.core.errors import NotFound, Unavailable
@@ -14,7 +15,8 @@ from modelyard.core.logs import get_logger
 from modelyard.core.retries import Backoff
 
 from .desired import WantedModel, WantedVersion
-from .loading import Loader, is_expected, reason_of
+from .lifecycle import LifecycleObserver, NullLifecycleObserver
+from .loading import Loader, is_broken, is_expected, reason_of
 from .table import RETRY_LOADING_S, Failure, ModelEntry, ServingTable
 from .versions import LoadedVersion
 
@@ -27,9 +29,17 @@ class Reconciler:
     """Owns the serving table. `run` it as a task; `stop` when the server has stopped."""
 
     def __init__(
-        self, table: ServingTable, loader: Loader, *, parallel_loads: int, retry_first_s: float, retry_limit_s: float
+        self,
+        table: ServingTable,
+        loader: Loader,
+        *,
+        parallel_loads: int,
+        retry_first_s: float,
+        retry_limit_s: float,
+        lifecycle: LifecycleObserver | None = None,
     ) -> None:
         self._table = table
+        self._lifecycle: LifecycleObserver = lifecycle or NullLifecycleObserver()
         self._loader = loader
         self._retry_first_s = retry_first_s
         self._retry_limit_s = retry_limit_s
@@ -39,6 +49,8 @@ class Reconciler:
         self._loads: dict[tuple[str, int], tuple[WantedVersion, asyncio.Task[None]]] = {}
         self._backoffs: dict[tuple[str, int], Backoff] = {}
         self._retirements: set[asyncio.Task[None]] = set()
+        self._parking = Parking(table, loader.budget, self._changed.set)
+        loader.budget.make_room = self._make_room
         self.observers: list[Observer] = []
         """Called after every pass."""
 
@@ -46,7 +58,7 @@ class Reconciler:
         """Takes over what should be served. A changed model forgets that it was unloaded, and its failures."""
         for name in changed:
             entry = self._table.models.setdefault(name, ModelEntry(name))
-            entry.wanted, entry.unloaded = models.get(name), False
+            entry.wanted, entry.unloaded, entry.parked = models.get(name), False, False
             entry.failures.clear()
         self._table.known = True
         self._changed.set()
@@ -78,6 +90,14 @@ class Reconciler:
         if entry.failures:
             reasons = "; ".join(failure.reason for failure in entry.failures.values())
             raise Unavailable(f"models/{model} cannot be loaded: {reasons}", retry_after=RETRY_LOADING_S)
+
+    def demand(self, model: str) -> None:
+        """A request waits for a model that was unloaded to save memory: it is loaded again, in place of others."""
+        entry = self._table.models.get(model)
+        if entry is not None and entry.parked:
+            entry.parked, entry.demanded, entry.no_room = False, True, ""
+            entry.failures.clear()
+            self._changed.set()
 
     def settled(self) -> bool:
         """Whether everything that should be loaded has been tried at least once."""
@@ -122,7 +142,7 @@ class Reconciler:
             self._begin_loads(entry)
             before = dict(entry.aliases)
             leaving = entry.switch()
-            _log_switches(entry, before)
+            self._tell_switches(entry, before)
             if entry.wanted is None and not entry.retiring and not leaving:
                 del self._table.models[entry.name]
             for version in leaving:
@@ -145,10 +165,13 @@ class Reconciler:
         key = entry.name, wanted.number
         try:
             async with self._slots:
+                start = time.perf_counter()
                 version = await self._loader.load(wanted)
         except Exception as error:  # noqa: BLE001 - whatever it is, the pod goes on and tries again
             self._note_failure(entry, wanted, error)
         else:
+            entry.load_s[wanted.number] = took_s = time.perf_counter() - start
+            self._lifecycle.loaded(version, took_s)
             self._take_in(entry, version)
         finally:
             del self._loads[key]
@@ -169,8 +192,10 @@ class Reconciler:
             (entry.name, wanted.number), Backoff(self._retry_first_s, self._retry_limit_s)
         )
         previous = entry.failures.get(wanted.number)
-        failure = Failure(reason_of(error), tries=previous.tries + 1 if previous else 1)
+        tries = previous.tries + 1 if previous else 1
+        failure = Failure(reason_of(error), tries, broken=is_broken(error))
         entry.failures[wanted.number] = failure
+        self._lifecycle.load_failed(wanted)
         wait = backoff.next_s()
         asyncio.get_running_loop().call_later(wait, self._try_again, failure)
         log.error(
@@ -195,9 +220,9 @@ class Reconciler:
             entry.retiring.discard(version.wanted.number)
             self._changed.set()
 
-
-def _log_switches(entry: ModelEntry, before: Mapping[str, int]) -> None:
-    for alias in {*before, *entry.aliases}:
-        old, new = before.get(alias, 0), entry.aliases.get(alias, 0)
-        if old != new:
-            log.info("alias switched", model=entry.name, alias=alias, previous_version=old, version=new)
+    def _tell_switches(self, entry: ModelEntry, before: Mapping[str, int]) -> None:
+        for alias in {*before, *entry.aliases}:
+            old, new = before.get(alias, 0), entry.aliases.get(alias, 0)
+            if old != new:
+                log.info("alias switched", model=entry.name, alias=alias, previous_version=old, version=new)
+                self._lifecycle.switched(entry.name)
