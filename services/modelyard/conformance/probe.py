@@ -95,7 +95,8 @@ class Probe:
     def stream(self, requests: Iterable[Message | bytes], metadata: Metadata = ()) -> StreamAnswer:
         """One ModelStreamInfer: sends all requests, reads until the end."""
         sent = list(requests)
-        self.notes.sent = "; ".join(describe("ModelStreamInfer", one) for one in sent[:2]) + (" …" * (len(sent) > 2))
+        shown = "; ".join(describe("ModelStreamInfer", one) for one in sent[:2]) + (" …" if sent[2:] else "")
+        self.notes.sent = shown or "ModelStreamInfer without a request"
         data = [one if isinstance(one, bytes) else one.SerializeToString() for one in sent]
         return self.stream_path(method_path("ModelStreamInfer"), data, metadata)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -32,9 +34,16 @@ class Notes:
         """For the next check."""
         self.sent = self.expected = self.got = ""
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What happens inside is not what the check is about: the notes are afterwards as they were."""
+        sent, expected, got = self.sent, self.expected, self.got
+        yield
+        self.sent, self.expected, self.got = sent, expected, got
+
     def expect(self, condition: bool, expected: str, got: object, code: grpc.StatusCode | None = None) -> None:
         """Notes an expectation and what came instead or indeed; raises CheckFailed unless `condition` holds."""
-        self.expected, self.got = expected, short(got)
+        self.expected, self.got = expected, short(got) or "nothing"
         if not condition:
             raise CheckFailed(f"expected {expected}; got {self.got}", code)
 

@@ -17,6 +17,8 @@ from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.datatypes import DATATYPES, Datatype
 from modelyard.oip.tensors import Array
 
+_TRITON_ONLY: Final = frozenset({"BF16"})
+"""Datatypes that Triton added to the protocol's."""
 _BITS: Final = {"FP16": "<u2", "FP32": "<u4", "FP64": "<u8", "BF16": "<u2"}
 
 
@@ -57,24 +59,22 @@ def _identity(probe: Probe, datatype: Datatype, *, typed: bool) -> None:
 def _register_identities() -> None:
     """One check for each datatype and form."""
     for datatype in DATATYPES.values():
-        source = f"(Protocol: tensor data; reference model `{identity_name(datatype.name)}`.)"
-        register(
-            Check(
-                f"datatypes.{datatype.name.lower()}_raw",
-                Level.REQUIRED,
-                f"{datatype.name} goes through an identity in raw contents, to the ends of its range. {source}",
-                partial(_identity, datatype=datatype, typed=False),
-            )
-        )
+        _register_identity(datatype, "raw", "raw contents, to the ends of its range")
         if datatype.contents is not None:
-            register(
-                Check(
-                    f"datatypes.{datatype.name.lower()}_typed",
-                    Level.REQUIRED,
-                    f"{datatype.name} goes through an identity in `{datatype.contents}`. {source}",
-                    partial(_identity, datatype=datatype, typed=True),
-                )
-            )
+            _register_identity(datatype, "typed", f"`{datatype.contents}`")
+
+
+def _register_identity(datatype: Datatype, form: str, where: str) -> None:
+    name = datatype.name
+    owner = "Triton" if name in _TRITON_ONLY else "Protocol"
+    register(
+        Check(
+            f"datatypes.{name.lower()}_{form}",
+            Level.TRITON if name in _TRITON_ONLY else Level.REQUIRED,
+            f"{name} goes through an identity in {where}. ({owner}: tensor data; model `{identity_name(name)}`.)",
+            partial(_identity, datatype=datatype, typed=form == "typed"),
+        )
+    )
 
 
 _register_identities()

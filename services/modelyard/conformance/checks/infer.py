@@ -90,7 +90,16 @@ def model_name(probe: Probe) -> None:
 def request_id(probe: Probe) -> None:
     """The answer carries the request's id. (Protocol: ModelInferResponse.id.)"""
     request = probe.subject.request()
-    request.id = "conformance-1 ü"
+    request.id = "conformance-1"
+    answer = probe.infer(request).ok(pb.ModelInferResponse)
+    probe.notes.expect(answer.id == request.id, repr(request.id), repr(answer.id))
+
+
+@check("infer.id_utf8", Level.REQUIRED)
+def request_id_utf8(probe: Probe) -> None:
+    """Any text may be an id, not only ASCII. (Protobuf: strings are UTF-8.)"""
+    request = probe.subject.request()
+    request.id = "größer – 大"
     answer = probe.infer(request).ok(pb.ModelInferResponse)
     probe.notes.expect(answer.id == request.id, repr(request.id), repr(answer.id))
 

@@ -82,9 +82,8 @@ def _region(probe: Probe, size: int) -> Iterator[Region]:
         try:
             yield region
         finally:
-            sent = (probe.notes.sent, probe.notes.expected, probe.notes.got)
-            _unregister(probe, region.name)
-            probe.notes.sent, probe.notes.expected, probe.notes.got = sent
+            with probe.notes.aside():
+                _unregister(probe, region.name)
 
 
 def _offered(probe: Probe) -> None:
@@ -154,6 +153,7 @@ def one_input(probe: Probe) -> None:
 @check("memory.output", Level.TRITON, extension=SYSTEM)
 def output(probe: Probe) -> None:
     """A requested output is written to its region, and its raw entry in the answer is empty. (Triton.)"""
+    _offered(probe)
     name = probe.subject.metadata.outputs[0].name
     plain = probe.subject.request(seed=1)
     plain.outputs.add(name=name)

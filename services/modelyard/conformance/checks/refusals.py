@@ -234,9 +234,8 @@ def _send(probe: Probe, refusal: Refusal) -> None:
 def _send_and_ask_again(probe: Probe, refusal: Refusal) -> None:
     """Refused, and the next good request is answered as if nothing had happened."""
     _send(probe, refusal)
-    sent = (probe.notes.sent, probe.notes.expected, probe.notes.got)
-    probe.infer(probe.subject.request()).ok(pb.ModelInferResponse)
-    probe.notes.sent, probe.notes.expected, probe.notes.got = sent
+    with probe.notes.aside():
+        probe.infer(probe.subject.request()).ok(pb.ModelInferResponse)
 
 
 def _code(probe: Probe, refusal: Refusal) -> None:

@@ -102,7 +102,8 @@ def unload(probe: Probe) -> None:
         probe.notes.expect(gone, "not ready after the unload", "still ready")
         probe.infer(model.request()).has_code(NOT_FOUND)
     finally:
-        _load(probe, model.name)
+        with probe.notes.aside():
+            _load(probe, model.name)
     back = _until(probe, lambda: _is_ready(probe, model.name))
     probe.notes.expect(back, "ready after the load", "not ready")
     probe.infer(model.request()).ok(pb.ModelInferResponse)
