@@ -78,6 +78,13 @@ def slow(size: int = 700) -> bytes:
     return graph(nodes, {"x": floats}, {"y": floats}, {"w": np.eye(size, dtype=np.float32)})
 
 
+def only_batch_one() -> bytes:
+    """Declares a free batch, and computes with one row only, as graphs traced at batch 1 do."""
+    floats = (TensorProto.FLOAT, ("batch", 2))
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
+    return graph([node], {"x": floats}, {"y": floats}, {"shape": np.array([1, 2])})
+
+
 def describe(content: bytes) -> model_pb2.ModelVersion:
     """What a registry reads from an ONNX file."""
     model = onnx.ModelProto.FromString(content)
@@ -93,3 +100,36 @@ def _tensor(info: onnx.ValueInfoProto) -> tensor_pb2.TensorSpec:
     kind = info.type.tensor_type
     shape = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim]
     return tensor_pb2.TensorSpec(name=info.name, data_type=_DATA_TYPES[kind.elem_type], shape=shape)
+
+
+def lookup(values: Sequence[float] = (10, 20, 30)) -> bytes:
+    """y = values[x] for integers [batch, 1]: fails for the whole batch if one index is out of range."""
+    node = helper.make_node("Gather", ["values", "x"], ["y"])
+    integers, floats = (TensorProto.INT64, ("batch", 1)), (TensorProto.FLOAT, ("batch", 1))
+    return graph([node], {"x": integers}, {"y": floats}, {"values": np.array(values, np.float32)})
+
+
+def counting() -> bytes:
+    """y = the first element of x, for integers [batch, 1], after so many rounds of a loop: 2^62 do not end."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go_on"], ["goes_on"]), helper.make_node("Add", ["sum", "one"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.INT64, []),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.INT64, []),
+        ],
+        [numpy_helper.from_array(np.array(1, np.int64), "one")],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["rounds"], keepdims=0),
+        helper.make_node("Loop", ["rounds", "", "zero"], ["counted"], body=body),
+        helper.make_node("Sub", ["counted", "rounds"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["y"]),
+    ]
+    integers = (TensorProto.INT64, ("batch", 1))
+    return graph(nodes, {"x": integers}, {"y": integers}, {"zero": np.array(0, np.int64)})

@@ -93,18 +93,11 @@ def opset_of_the_future() -> bytes:
     return graphs.graph([node], {"x": floats}, {"y": floats}, opset=999)
 
 
-def only_batch_one() -> bytes:
-    """Declares a free batch, and computes with one row only, as graphs traced at batch 1 do."""
-    floats = (TensorProto.FLOAT, ("batch", 2))
-    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
-    return graphs.graph([node], {"x": floats}, {"y": floats}, {"shape": np.array([1, 2])})
-
-
 BROKEN = {
     "truncated": (lambda: graphs.scale(7)[:-9], {}, "the runtime refuses the graph"),
     "no graph at all": (lambda: b"PK\x03\x04 not a graph", {}, "the runtime refuses the graph"),
     "operator set unknown": (opset_of_the_future, {}, "operator set 999"),
-    "works with one row only": (only_batch_one, {}, "the graph fails on zeros"),
+    "works with one row only": (graphs.only_batch_one, {}, "the graph fails on zeros"),
     "size recorded wrongly": (lambda: graphs.scale(7), {"size_bytes": 20}, "SHA-256|expected at most"),
 }
 
