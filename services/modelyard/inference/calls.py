@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from modelyard.core.interceptors import ANONYMOUS
 from modelyard.core.tokens import Caller
 
 
-@dataclass(frozen=True, slots=True)
-class PredictionCall:
-    """One call, as its transport knows it."""
+class PredictionCall(NamedTuple):
+    """One call, as its transport knows it. A tuple, since one is made for every prediction."""
 
     expires: float | None = None
     """The event loop's time after which the caller waits no more; None if it set no deadline."""
     caller: Caller = ANONYMOUS
-    metadata: Mapping[str, str | bytes] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, str | bytes] = MappingProxyType({})
     """By key, in lower case as HTTP/2 sends them."""
 
 

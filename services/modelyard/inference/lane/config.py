@@ -1,0 +1,91 @@
+"""Envoy's configuration for a pod: ModelInfer to the interpreter inside it, everything else to gRPC's own server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from modelyard.envoy import http
+from modelyard.envoy.addresses import parse_address
+from modelyard.envoy.http import TYPES
+from modelyard.envoy.replies import local_replies
+from modelyard.inference.settings import InferenceSettings
+
+NAME = "pod"
+APPLICATION = "modelyard.inference.lane.hosted:application"
+
+_GRPC = "grpc"
+_LANE = "pyvoy"
+_INFER = "/inference.GRPCInferenceService/ModelInfer"
+_STREAMS = ("/inference.GRPCInferenceService/ModelStreamInfer", "/grpc.health.v1.Health/Watch")
+_UNARY_IDLE_S = 3600.0
+_ROUTE_FILTER = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
+
+
+def bootstrap(settings: InferenceSettings, module: Path, admin_socket: Path, grpc_socket: Path) -> dict[str, Any]:
+    """The configuration of one pod. `module`: pyvoy's library."""
+    more: dict[str, Any] = {
+        "generate_request_id": False,
+        "use_remote_address": False,
+        "skip_xff_append": True,
+        "local_reply_config": local_replies(),
+    }
+    if settings.access_log:
+        more["access_log"] = [http.access_log({})]
+    host = {"name": NAME, "domains": ["*"], "routes": _routes()}
+    manager = http.connection_manager(NAME, host, [_lane(module), http.router()], idle_s=_UNARY_IDLE_S, **more)
+    address = parse_address(settings.listen, lowest_port=0).to_envoy()
+    listener = http.listener(NAME, address, manager, settings.tls)
+    return http.bootstrap(NAME, admin_socket, listener, [_grpc(grpc_socket)], settings.max_connections)
+
+
+def _lane(module: Path) -> dict[str, Any]:
+    """The filter that hands a call to Python. It answers every call that it gets; only one route enables it."""
+    config = {"app": APPLICATION, "interface": "asgi", "worker_threads": 1, "lifespan": True}
+    return {
+        "name": _LANE,
+        "disabled": True,
+        "typed_config": {
+            "@type": f"{TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": {"module": {"local": {"filename": str(module)}}},
+            "filter_name": _LANE,
+            "filter_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps(config)},
+        },
+    }
+
+
+def _routes() -> list[dict[str, Any]]:
+    infer = _route({"path": _INFER, "headers": [_is_grpc()]})
+    infer["typed_per_filter_config"] = {_LANE: {"@type": _ROUTE_FILTER, "disabled": False, "config": {}}}
+    return [infer, *(_route({"path": path}, stream=True) for path in _STREAMS), _route({"prefix": "/"})]
+
+
+def _is_grpc() -> dict[str, Any]:
+    return {"name": "content-type", "string_match": {"safe_regex": {"regex": r"application/grpc([+;].*)?"}}}
+
+
+def _route(match: dict[str, Any], *, stream: bool = False) -> dict[str, Any]:
+    return {
+        "match": match,
+        "route": {
+            "cluster": _GRPC,
+            "timeout": "0s",
+            # The caller's own deadline (grpc-timeout) ends the call here too, also while its body is still coming.
+            "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+            "idle_timeout": "0s" if stream else f"{_UNARY_IDLE_S}s",
+        },
+    }
+
+
+def _grpc(socket: Path) -> dict[str, Any]:
+    """The gRPC server in the same interpreter."""
+    return {
+        "name": _GRPC,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "circuit_breakers": http.CIRCUIT_BREAKERS,
+        "per_connection_buffer_limit_bytes": http.BUFFER_BYTES,
+        "typed_extension_protocol_options": http.http2_upstream(tcp=False),
+        "load_assignment": http.endpoints(_GRPC, [{"pipe": {"path": str(socket)}}]),
+    }
