@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.models import sample_inputs
 from benchmarks.signature import read
 from modelyard.oip import open_inference_pb2 as pb
-from modelyard.oip.tensors import TensorError, add_input, output_arrays
+from modelyard.oip.errors import TensorError
+from modelyard.oip.tensors import add_input, output_arrays
 
 from .target import Target
 
@@ -51,7 +52,7 @@ def verify(target: Target, path: Path | None) -> Answer:
     """
     with grpc.insecure_channel(target.address, options=[("grpc.max_receive_message_length", -1)]) as channel:
         try:
-            call = channel.unary_unary(target.path)
+            call: Any = channel.unary_unary(target.path)
             response: bytes = call(target.message, timeout=_TIMEOUT_S, metadata=target.metadata)
         except grpc.RpcError as error:
             raise WrongAnswer(f"{target.address} answered {error}") from error

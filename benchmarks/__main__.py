@@ -1,0 +1,100 @@
+"""`python -m benchmarks run`, `soak`, `report`, `list`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import machine, opinions, publishing, report, results, workshop
+from .environments import SetUpFailed
+from .measuring import Plan, measure_all
+from .peers import StartFailed
+from .results import Results
+from .scenarios import SCENARIOS, Scenario
+from .stage import stage
+
+app = typer.Typer(help="Modelyard beside other servers and the limits of the machine.", no_args_is_help=True)
+
+_FULL = Plan(rounds=5, seconds=4.0, trial_seconds=1.5)
+_QUICK = Plan(rounds=2, seconds=1.0, trial_seconds=0.4)
+
+
+@app.command("list")
+def list_scenarios() -> None:
+    """Show the scenarios by name."""
+    for scenario in SCENARIOS.values():
+        print(f"{scenario.name:<12} {scenario.title}: {', '.join(entry.name for entry in scenario.entries)}")
+
+
+@app.command()
+def run(
+    scenarios: Annotated[list[str] | None, typer.Argument(help="Names, see `list`; default: all.")] = None,
+    quick: Annotated[bool, typer.Option(help="A look in a few minutes; the figures are rough.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Default: 5; quick: 2.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.5, help="Of one turn. Default: 4; quick: 1.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where results go; one that exists is continued. Default: a new one.")
+    ] = None,
+    second_opinion: Annotated[bool, typer.Option(help="Ask perf_analyzer too, at the end.")] = True,
+    publish: Annotated[bool, typer.Option(help="Put the table into benchmarks/README.md. Default: no.")] = False,
+) -> None:
+    """Measure, and write report, chart and raw figures."""
+    usual = _QUICK if quick else _FULL
+    plan = Plan(rounds or usual.rounds, seconds or usual.seconds, usual.trial_seconds)
+    chosen = _named(scenarios or list(SCENARIOS))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then too
+    run_results = _results(folder or _new_folder(quick=quick), plan)
+    try:
+        with stage(chosen) as running:
+            measure_all(running, chosen, plan, run_results)
+            if second_opinion:
+                opinions.ask(running, chosen, plan, run_results)
+    except (SetUpFailed, StartFailed) as error:
+        sys.exit(f"cannot measure: {error}")
+    finally:
+        if report.measured(run_results):
+            run_results.save()
+            report.write(run_results)
+    print(report.bars_table(run_results))
+    print(f"\n{run_results.folder / report.REPORT}")
+    if publish:
+        publishing.publish(run_results)
+
+
+@app.command("report")
+def write_report(
+    folder: Annotated[Path, typer.Argument(help="With a run's measurements.")],
+    publish: Annotated[bool, typer.Option(help="Put the table into benchmarks/README.md too.")] = False,
+) -> None:
+    """Write a run's report and chart anew."""
+    loaded = results.load(folder)
+    report.write(loaded)
+    if publish:
+        publishing.publish(loaded)
+
+
+def _named(names: list[str]) -> list[Scenario]:
+    unknown = [name for name in names if name not in SCENARIOS]
+    if unknown:
+        sys.exit(f"no scenario is called {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    return [SCENARIOS[name] for name in names]
+
+
+def _results(folder: Path, plan: Plan) -> Results:
+    if (folder / results.FILE_NAME).exists():
+        return results.load(folder)
+    return Results(folder, machine.describe(), {"rounds": plan.rounds, "seconds": plan.seconds})
+
+
+def _new_folder(*, quick: bool) -> Path:
+    name = datetime.now(UTC).strftime("%Y-%m-%d-%H%M")
+    return workshop.folder("results") / name if quick else workshop.REPOSITORY / "benchmarks/results" / name
+
+
+if __name__ == "__main__":
+    app()
