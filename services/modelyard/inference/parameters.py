@@ -36,6 +36,8 @@ def read_priority(parameters: Parameters, violations: Violations) -> int:
         elif name.startswith(RESERVED_PREFIX):
             text = f"expected no parameter that begins with {RESERVED_PREFIX}, which is reserved"
             violations.add(f"parameters[{shorten(name)}]", text)
+        elif parameter.WhichOneof("parameter_choice") is None:
+            violations.add(f"parameters[{shorten(name)}]", "expected a value, got none")
     if "priority" not in parameters:
         return 0
     priority = parameters["priority"].uint64_param or parameters["priority"].int64_param

@@ -174,7 +174,8 @@ class Inference:
 
     async def TraceSetting(self, request: pb.TraceSettingRequest, _context: Context) -> pb.TraceSettingResponse:
         if request.model_name and request.model_name not in self._table.models:
-            raise NotFound.resource(f"models/{shorten(request.model_name)}")
+            text = f"expected a model that is served here, got {shorten(request.model_name)!r}"
+            raise InvalidFields.one("model_name", text)
         return self._tracing.change(request)
 
     async def LogSettings(self, request: pb.LogSettingsRequest, _context: Context) -> pb.LogSettingsResponse:
