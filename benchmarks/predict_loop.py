@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/predict_loop.py [--callers 32] [--seconds 2] [--rounds 5] [--profile]
 
-For each network: predictions per second, processor time of each (caller included; the best round), the mean batch, and what raw `session.run` does at its best
-batch size. Figures are medians over the rounds; raw and served rounds take turns, so that a noisy machine harms both.
+For each network: predictions per second, processor time of each (caller included; the best round), the mean batch, and
+what raw `session.run` does at its best batch size. The other figures are medians over the rounds; raw and served rounds
+take turns, so that a noisy machine harms both.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +42,7 @@ def network(sizes: Sequence[int]) -> bytes:
     """An ONNX file: Gemm and Relu in turn, random weights."""
     random = np.random.default_rng(0)
     nodes, constants, last = [], [], "x"
-    for index, (rows, columns) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (rows, columns) in enumerate(pairwise(sizes)):
         weights = (random.standard_normal((rows, columns)) / rows**0.5).astype(np.float32)
         constants.append(numpy_helper.from_array(weights, f"w{index}"))
         constants.append(numpy_helper.from_array(np.zeros(columns, np.float32), f"b{index}"))
@@ -68,7 +70,7 @@ class Bench:
         path.write_bytes(network(sizes))
         self.session = GraphSession(path, RuntimeOptions(device="cpu"))
         wishes = Wishes(runners=available_cpus(), queue_size=1024, max_batch_size=1024)
-        self.plan = plan_execution(self.session, wishes, may_inline=True)
+        self.plan = plan_execution(self.session, wishes, predictable=True)
         wanted = WantedVersion("m", 1, "digest", 1, (), (), 20, 10, "", "", "", "")
         self.version = LoadedVersion(wanted, self.session, self.plan)
         table = ServingTable()
@@ -133,12 +135,12 @@ async def measure(name: str, options: argparse.Namespace) -> None:
             medians.append(statistics.median(times))
             if name != "small":
                 share = options.seconds / len(RAW_ROWS) / 2
-                raws.append(
-                    max(bench.raw(rows, threads, share) for rows in RAW_ROWS for threads in (1, available_cpus()))
-                )
+                settings = product(RAW_ROWS, (1, available_cpus()))
+                raws.append(max(bench.raw(rows, threads, share) for rows, threads in settings))
         counted = bench.version.statistics
         rate = statistics.median(rates)
-        print(f"  {rate:,.0f} predictions/s, {1e6 * min(costs):.1f} µs of processor each, p50 {statistics.median(medians) * 1e6:,.0f} µs, "
+        print(f"  {rate:,.0f} predictions/s, {1e6 * min(costs):.1f} µs of processor each, "
+              f"p50 {statistics.median(medians) * 1e6:,.0f} µs, "
               f"{counted.row_count / counted.execution_count:.1f} rows a batch")  # fmt: skip
         if raws:
             ratios = [served / raw for served, raw in zip(rates, raws, strict=True)]

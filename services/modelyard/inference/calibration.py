@@ -11,13 +11,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from modelyard.core.errors import InvalidFields
 from modelyard.oip.tensors import Array
 
 from .execution import ExecutionPlan, Figure
 from .independence import why_rows_depend
 from .samples import GUESSED_SIZES, sample_inputs
-from .sessions import LOAD_ERRORS, GraphSession
+from .sessions import REFUSALS, GraphSession
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 TIMES = 5
@@ -48,28 +47,38 @@ class Wishes:
     batching: bool | None = None
 
 
-def plan_execution(session: GraphSession, wishes: Wishes, *, may_inline: bool) -> ExecutionPlan:
+def plan_execution(session: GraphSession, wishes: Wishes, *, predictable: bool) -> ExecutionPlan:
     """How the version computes. Takes about `BUDGET_S`, or a dozen runs if those take longer; run it in a thread.
 
-    `may_inline`: whether its time can be foreseen, so that it may be computed in the event loop. Raises what the
-    runtime raises for a graph at fault.
+    `predictable`: whether the shapes of its inputs alone decide what a run takes. If not, one caller's values could
+    hold up the event loop, or those who share a batch with it. Raises what the runtime raises for a graph at fault.
     """
     figures = _measure(session, wishes.max_batch_size)
-    dependence = why_rows_depend(session) if session.signature.batched and wishes.batching is not False else ""
-    joinable = session.signature.batched and wishes.batching is not False and not dependence
-    batch_rows, split_rows = _batch_sizes(figures, wishes) if joinable else (1, 1)
+    obstacle = _obstacle(session, wishes, predictable=predictable)
+    batch_rows, split_rows = (1, 1) if obstacle else _batch_sizes(figures, wishes)
     inline = max((figure.rows for figure in figures if figure.run_ns <= INLINE_NS), default=0)
     return ExecutionPlan(
         max_batch_size=wishes.max_batch_size if session.signature.batched else 0,
         batch_rows=batch_rows,
         split_rows=split_rows,
-        inline_rows=inline if may_inline else 0,
+        inline_rows=inline if predictable else 0,
         runners=wishes.runners,
         graph_threads=wishes.graph_threads,
         queue_size=wishes.queue_size,
-        reason=_reason(session, wishes, dependence, joined=batch_rows > 1),
+        reason=_reason(wishes, obstacle, joined=batch_rows > 1),
         figures=figures,
     )
+
+
+def _obstacle(session: GraphSession, wishes: Wishes, *, predictable: bool) -> str:
+    """Why requests must not be joined, for people; empty if they may be."""
+    if wishes.batching is False:
+        return "so the settings say"
+    if not session.signature.batched:
+        return "the graph has no batch dimension"
+    if not predictable:
+        return "values in the inputs decide how long the graph computes"
+    return why_rows_depend(session)
 
 
 def _measure(session: GraphSession, max_batch_size: int) -> tuple[Figure, ...]:
@@ -87,7 +96,7 @@ def _measure(session: GraphSession, max_batch_size: int) -> tuple[Figure, ...]:
         inputs = sample_inputs(session.signature, [1.0] * rows, size)
         try:
             figures.append(Figure(rows, _best_ns(session, inputs, until)))
-        except (InvalidFields, *LOAD_ERRORS):
+        except REFUSALS:
             break
     return tuple(figures)
 
@@ -97,7 +106,7 @@ def _accepted_size(session: GraphSession) -> int | None:
     for size in GUESSED_SIZES if session.signature.free_shapes else GUESSED_SIZES[:1]:
         try:
             session.run(sample_inputs(session.signature, [1.0], size), session.all_outputs)
-        except (InvalidFields, *LOAD_ERRORS):
+        except REFUSALS:
             continue
         return size
     return None
@@ -135,13 +144,9 @@ def _rate(figure: Figure) -> float:
     return figure.rows / (figure.run_ns + HANDOVER_NS)
 
 
-def _reason(session: GraphSession, wishes: Wishes, dependence: str, *, joined: bool) -> str:
-    if not session.signature.batched:
-        return "not joined: the graph has no batch dimension"
-    if wishes.batching is False:
-        return "not joined: as the model's settings demand"
-    if dependence:
-        return f"not joined: {dependence}"
+def _reason(wishes: Wishes, obstacle: str, *, joined: bool) -> str:
+    if obstacle:
+        return f"requests are computed one by one: {obstacle}"
     if wishes.batching:
-        return "joined: as the model's settings demand"
-    return "joined: measured to be faster" if joined else "not joined: measured to be no faster"
+        return "requests are joined: so the settings say"
+    return "requests are joined: measured to be faster" if joined else "requests are computed one by one: as fast"

@@ -42,6 +42,9 @@ LOAD_ERRORS: tuple[type[Exception], ...] = (
 )  # fmt: skip
 """What ONNX Runtime raises for a file that it does not load. They share no base below Exception."""
 
+REFUSALS: tuple[type[Exception], ...] = (InvalidFields, ResourceExhausted, *LOAD_ERRORS)
+"""What `GraphSession.run` raises for made-up inputs that a graph, or the memory it may take, is not made for."""
+
 _OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "bad_alloc")
 """What the runtime says when it gets no memory; it has no error class for that."""
 

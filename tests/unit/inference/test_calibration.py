@@ -1,0 +1,142 @@
+"""What is decided at load: whether requests may be computed together, and whether they should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import NodeProto, TensorProto, helper
+
+from modelyard.inference.calibration import BATCH_SIZES, Wishes, plan_execution
+from modelyard.inference.independence import why_rows_depend
+from modelyard.inference.samples import sample_inputs
+from modelyard.inference.sessions import GraphSession, RuntimeOptions
+from support import graphs
+
+FLOATS = (TensorProto.FLOAT, ("batch", 4))
+WISHES = Wishes(runners=2, queue_size=7, max_batch_size=64)
+WIDE = 2048
+
+
+def opened(folder: Path, content: bytes) -> GraphSession:
+    path = folder / "model.onnx"
+    path.write_bytes(content)
+    return GraphSession(path, RuntimeOptions(device="cpu"))
+
+
+def chain(*nodes: NodeProto, **constants: object) -> bytes:
+    """A graph from x to y, both float [batch, 4]."""
+    return graphs.graph(list(nodes), {"x": FLOATS}, {"y": FLOATS}, constants)
+
+
+node = helper.make_node
+
+DEPENDENT = {
+    "softmax over the batch": chain(node("Softmax", ["x"], ["y"], axis=0)),
+    "the batch's mean taken off": chain(node("ReduceMean", ["x", "first"], ["m"]), node("Sub", ["x", "m"], ["y"]),
+                                        first=np.array([0])),
+    "a running sum over the batch": chain(node("CumSum", ["x", "first"], ["y"]), first=np.array(0)),
+    "the batch in reverse": chain(node("Slice", ["x", "start", "end", "first", "step"], ["y"]),
+                                  start=np.array([-1]), end=np.array([-2**62]),
+                                  first=np.array([0]), step=np.array([-1])),
+    "batch statistics as in training": chain(
+        node("BatchNormalization", ["x", "scale", "bias", "mean", "var"], ["y", "mean1", "var1"], training_mode=1),
+        scale=np.ones(4, np.float32), bias=np.zeros(4, np.float32), mean=np.zeros(4, np.float32),
+        var=np.ones(4, np.float32)),
+    "quantised by the batch's range": chain(
+        node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])),
+    "one caller's NaN for all": chain(
+        node("ReduceMean", ["x"], ["m"], keepdims=0), node("Mul", ["m", "zero"], ["n"]), node("Add", ["x", "n"], ["y"]),
+        zero=np.float32(0)),
+    "noise": chain(node("RandomNormalLike", ["x"], ["r"]), node("Add", ["x", "r"], ["y"])),
+    "the number of rows": chain(
+        node("Shape", ["x"], ["rows"], end=1), node("Cast", ["rows"], ["n"], to=TensorProto.FLOAT),
+        node("Add", ["x", "n"], ["y"])),
+    "more rows than ten": chain(
+        node("Shape", ["x"], ["rows"], end=1), node("Cast", ["rows"], ["n"], to=TensorProto.FLOAT),
+        node("Max", ["n", "ten"], ["m"]), node("Add", ["x", "m"], ["y"]), ten=np.float32(10)),
+}  # fmt: skip
+
+INDEPENDENT = {
+    "each element": chain(node("Relu", ["x"], ["y"])),
+    "softmax over the columns": chain(node("Softmax", ["x"], ["y"], axis=1)),
+    "a matrix": chain(node("MatMul", ["x", "w"], ["y"]), w=np.ones((4, 4), np.float32)),
+    "text": graphs.identity(TensorProto.STRING),
+    "half precision": graphs.identity(TensorProto.FLOAT16),
+    "bfloat16": graphs.identity(TensorProto.BFLOAT16),
+    "a table": graphs.lookup(),
+    "free columns": graphs.identity(TensorProto.FLOAT, ("batch", "n")),
+}
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_a_graph_whose_rows_depend_on_one_another_is_found_out(tmp_path: Path, name: str) -> None:
+    session = opened(tmp_path, DEPENDENT[name])
+    reason = why_rows_depend(session)
+    assert reason
+    plan = plan_execution(session, Wishes(1, 1, 64, batching=True), predictable=True)
+    assert not plan.batching
+    assert reason in plan.reason
+
+
+@pytest.mark.parametrize("name", INDEPENDENT)
+def test_a_graph_that_computes_each_row_by_itself_may_be_joined(tmp_path: Path, name: str) -> None:
+    assert not why_rows_depend(opened(tmp_path, INDEPENDENT[name]))
+
+
+def test_a_graph_that_takes_nothing_that_one_can_think_of_is_not_joined(tmp_path: Path) -> None:
+    integers = (TensorProto.INT64, ("batch", 1))
+    nodes = [node("Add", ["x", "far"], ["i"]), node("Gather", ["values", "i"], ["y"])]
+    content = graphs.graph(nodes, {"x": integers}, {"y": integers}, {"values": np.arange(3), "far": np.array(1000)})
+    plan = plan_execution(opened(tmp_path, content), WISHES, predictable=True)
+    assert not plan.batching
+    assert "takes none of the inputs" in plan.reason
+    assert plan.figures == ()
+
+
+def wide() -> bytes:
+    """One row takes as long as many: the matrix must be read from memory."""
+    shape = (TensorProto.FLOAT, ("batch", WIDE))
+    weights = {"w": np.ones((WIDE, WIDE), np.float32)}
+    return graphs.graph([node("MatMul", ["x", "w"], ["y"])], {"x": shape}, {"y": shape}, weights)
+
+
+def test_what_gains_by_it_is_joined_and_the_figures_are_kept(tmp_path: Path) -> None:
+    plan = plan_execution(opened(tmp_path, wide()), WISHES, predictable=True)
+    assert plan.reason == "requests are joined: measured to be faster"
+    assert 2 <= plan.batch_rows <= 64
+    assert 1 <= plan.split_rows <= plan.batch_rows
+    assert (plan.max_batch_size, plan.runners, plan.queue_size) == (64, 2, 7)
+    assert [figure.rows for figure in plan.figures] == list(BATCH_SIZES[: len(plan.figures)])
+    assert all(figure.rows_per_second > 0 for figure in plan.figures)
+
+
+def test_a_tiny_graph_is_computed_in_the_event_loop_unless_values_decide_how_long_it_takes(tmp_path: Path) -> None:
+    session = opened(tmp_path, graphs.scale(2))
+    assert plan_execution(session, WISHES, predictable=True).inline_rows >= 1
+    plan = plan_execution(session, WISHES, predictable=False)
+    assert (plan.inline_rows, plan.batch_rows) == (0, 1)
+    assert "how long the graph computes" in plan.reason
+
+
+def test_a_graph_without_a_batch_dimension_is_measured_and_not_joined(tmp_path: Path) -> None:
+    session = opened(tmp_path, graphs.identity(TensorProto.FLOAT, (1, 2)))
+    plan = plan_execution(session, WISHES, predictable=True)
+    assert (plan.max_batch_size, plan.batch_rows, len(plan.figures)) == (0, 1, 1)
+
+
+def test_wishes_come_first(tmp_path: Path) -> None:
+    session = opened(tmp_path, graphs.scale(2))
+    unjoined = plan_execution(session, Wishes(1, 1, 64, batching=False), predictable=True)
+    assert (unjoined.batch_rows, unjoined.reason) == (1, "requests are computed one by one: so the settings say")
+    joined = plan_execution(session, Wishes(1, 1, 3, batching=True), predictable=True)
+    assert 2 <= joined.batch_rows <= 3
+
+
+def test_made_up_inputs_fit_the_signature_and_are_always_the_same(tmp_path: Path) -> None:
+    session = opened(tmp_path, graphs.identity(TensorProto.FLOAT, ("batch", 3, "n")))
+    first, second = (sample_inputs(session.signature, [1, float("nan"), 100], 5)["x"] for _ in range(2))
+    assert first.shape == (3, 3, 5)
+    assert np.isnan(first[1]).all()
+    assert np.array_equal(first, second, equal_nan=True)
