@@ -205,7 +205,7 @@ class _OutputReader:
             names[output.name] = None
             delivery = self._delivery(index, tensor) if output.parameters else None
             if delivery is not None:
-                deliveries[output.name] = delivery
+                deliveries.setdefault(output.name, delivery)
         return list(names), deliveries or None
 
     def _delivery(self, index: int, tensor: TensorInfo) -> Delivery | None:

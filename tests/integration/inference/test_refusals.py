@@ -132,12 +132,31 @@ def bad_timeout(request: Request) -> None:
     request.parameters["timeout"].string_param = "soon"
 
 
-def shared_memory_input(request: Request) -> None:
+def half_a_place(request: Request) -> None:
     request.inputs[0].parameters["shared_memory_region"].string_param = "region0"
 
 
-def shared_memory_output(request: Request) -> None:
+def half_a_place_for_an_output(request: Request) -> None:
     request.outputs.add(name="y").parameters["shared_memory_region"].string_param = "region0"
+
+
+def no_classes(request: Request) -> None:
+    request.outputs.add(name="y").parameters["classification"].int64_param = 0
+
+
+def both_classes_and_a_place(request: Request) -> None:
+    parameters = request.outputs.add(name="y").parameters
+    parameters["classification"].int64_param = 1
+    put_in_region(parameters)
+
+
+def bad_priority(request: Request) -> None:
+    request.parameters["priority"].string_param = "high"
+
+
+def put_in_region(parameters: Any) -> None:
+    parameters["shared_memory_region"].string_param = "region0"
+    parameters["shared_memory_byte_size"].int64_param = 8
 
 
 def no_version(request: Request) -> None:
@@ -167,8 +186,15 @@ WRONG: list[tuple[Callable[[Request], None], str, str]] = [
     (unknown_output, "outputs[0].name", "expected an output of the model (y); got 'z'"),
     (reserved_parameter, "parameters[triton_anything]", "expected no parameter that begins with triton_"),
     (bad_timeout, "parameters[timeout]", 'expected microseconds as an int64, 0 or more; got string_param: "soon"'),
-    (shared_memory_input, "inputs[0].parameters", "no region 'region0' is registered"),
-    (shared_memory_output, "outputs[0].parameters", "none called 'region0' is registered"),
+    (
+        half_a_place,
+        "inputs[0].parameters",
+        "expected shared_memory_region (text) together with shared_memory_byte_size",
+    ),
+    (half_a_place_for_an_output, "outputs[0].parameters", "together with shared_memory_byte_size"),
+    (no_classes, "outputs[0].parameters", "expected classification as an int64, 1 or more"),
+    (both_classes_and_a_place, "outputs[0].parameters", "can't set both"),
+    (bad_priority, "parameters[priority]", "expected int64_param or uint64_param, got string_param"),
     (no_version, "model_version", "expected nothing, a version number or an alias; got '1.0'"),
     (no_alias, "model_version", "expected a version number or an alias of the model (live); got 'canary'"),
 ]
@@ -255,10 +281,22 @@ async def test_health_of_an_unknown_model_is_not_found(pair_pod: Pod) -> None:
     assert raised.value.code() is Code.NOT_FOUND
 
 
-async def test_classification_is_refused_instead_of_ignored(pair_pod: Pod) -> None:
-    request = good()
-    request.outputs.add(name="y").parameters["classification"].int64_param = 3
-    assert (await refusal(pair_pod, request)).code is Code.UNIMPLEMENTED
+async def test_a_pod_without_shared_memory_knows_no_region_and_takes_none(pair_pod: Pod) -> None:
+    given, wanted = good(), good()
+    put_in_region(given.inputs[0].parameters)
+    put_in_region(wanted.outputs.add(name="y").parameters)
+    for request in (given, wanted):
+        error = await refusal(pair_pod, request)
+        assert (error.code, error.metadata["resource"]) == (Code.NOT_FOUND, "region0")
+    stub = pair_pod.stub
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await stub.SystemSharedMemoryRegister(
+            pb.SystemSharedMemoryRegisterRequest(name="region0", key="/key", byte_size=8)
+        )
+    assert raised.value.code() is Code.UNIMPLEMENTED
+    assert not (await stub.SystemSharedMemoryStatus(pb.SystemSharedMemoryStatusRequest())).regions
+    await stub.SystemSharedMemoryUnregister(pb.SystemSharedMemoryUnregisterRequest())
+    assert "system_shared_memory" not in (await stub.ServerMetadata(pb.ServerMetadataRequest())).extensions
 
 
 async def test_text_that_is_not_utf_8_is_refused_by_element(registry: ServedRegistry, pod: Pod) -> None:

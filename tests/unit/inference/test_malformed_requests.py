@@ -4,86 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
-from modelyard.core.errors import DeadlineExceeded, InvalidFields, NotFound
-from modelyard.inference.desired import WantedModel, WantedVersion
-from modelyard.inference.execution import ExecutionPlan
-from modelyard.inference.prediction import Predictor
-from modelyard.inference.sessions import GraphSession, RuntimeOptions
-from modelyard.inference.table import ModelEntry, ServingTable
-from modelyard.inference.versions import LoadedVersion
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.datatypes import DATATYPES
-from modelyard.oip.tensors import add_input, output_arrays
-from support import graphs
-
-FLOATS = np.array([[1, 2], [3, 4]], np.float32)
-NUMBERS = np.array([[5], [6]], np.int8)
-WORDS = np.array([["a"], ["é"]], dtype=object)
-
-
-def three_inputs() -> bytes:
-    """Outputs equal inputs; float [batch, 2], int8 [batch, n], text [batch, 1]."""
-    kinds = {
-        "f": (TensorProto.FLOAT, ("batch", 2)),
-        "n": (TensorProto.INT8, ("batch", "n")),
-        "t": (TensorProto.STRING, ("batch", 1)),
-    }
-    nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name in kinds]
-    return graphs.graph(nodes, kinds, {f"{name}_out": kind for name, kind in kinds.items()})
-
-
-class Bench:
-    """A predictor with one loaded version, and the loop it lives in."""
-
-    def __init__(self, runner: asyncio.Runner, folder: Path) -> None:
-        self._runner = runner
-        path = folder / "model.onnx"
-        path.write_bytes(three_inputs())
-        runner.run(self._open(path))
-
-    async def _open(self, path: Path) -> None:
-        wanted = WantedVersion("m", 1, "digest", 1, (), (), 20, 10, "", "", "", "")
-        session = GraphSession(path, RuntimeOptions())
-        self.version = LoadedVersion(wanted, session, ExecutionPlan(max_batch_size=8, queue_size=10))
-        table = ServingTable()
-        model = WantedModel("m", {1: wanted}, {"live": 1})
-        table.models["m"] = ModelEntry("m", model, loaded={1: self.version})
-        table.models["m"].switch()
-        table.known = table.confirmed = True
-        table.publish()
-        self._predictor = Predictor(table)
-
-    def predict(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
-        return self._runner.run(self._predictor.predict(request))
-
-    def close(self) -> None:
-        self._runner.run(self.version.retire())
+from modelyard.oip.tensors import output_arrays
+from support.prediction_bench import PredictionBench, good_request
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PredictionBench]:
     with asyncio.Runner() as runner:
-        bench = Bench(runner, tmp_path_factory.mktemp("bench"))
+        bench = PredictionBench(runner, tmp_path_factory.mktemp("bench"))
         yield bench
         bench.close()
-
-
-def good() -> pb.ModelInferRequest:
-    request = pb.ModelInferRequest(model_name="m", id="1")
-    add_input(request, "f", FLOATS)
-    add_input(request, "n", NUMBERS)
-    add_input(request, "t", WORDS)
-    return request
 
 
 NAMES = st.sampled_from(["f", "n", "t", "f_out", "n_out", "t_out", "", "x", "\0", "triton_x", "timeout", "m" * 500])
@@ -152,70 +91,34 @@ BENDS = [
 ]  # fmt: skip
 
 
-def check(bench: Bench, request: pb.ModelInferRequest) -> None:
-    """Predicts; an answer must be right, a refusal must say what is wrong."""
-    statistics = bench.version.statistics
-    before = statistics.success.count + statistics.fail.count
-    try:
-        response = bench.predict(request)
-    except InvalidFields as error:
-        check_refusal(error)
-    except (NotFound, DeadlineExceeded):
-        assert request.model_version or request.model_name != "m" or "timeout" in request.parameters
-    else:
-        check_answer(request, response)
-    assert statistics.success.count + statistics.fail.count - before in (0, 1)
-    assert bench.version._users == 0
-
-
-def check_refusal(error: InvalidFields) -> None:
-    """Says which fields are wrong, at a length that fits into a trailer."""
-    assert error.violations
-    assert all(violation.field and violation.description for violation in error.violations)
-    assert len(error.message) < 5_000
-
-
-def check_answer(request: pb.ModelInferRequest, response: pb.ModelInferResponse) -> None:
-    """The graph answers its inputs: each output is the input of its name, byte for byte if that came raw."""
-    given = {tensor.name: index for index, tensor in enumerate(request.inputs)}
-    answered = output_arrays(response)
-    wanted = {output.name for output in request.outputs} or {"f_out", "n_out", "t_out"}
-    assert set(answered) == wanted
-    for index, output in enumerate(response.outputs):
-        source = given[output.name.removesuffix("_out")]
-        assert list(output.shape) == list(request.inputs[source].shape)
-        if request.raw_input_contents:
-            assert response.raw_output_contents[index] == request.raw_input_contents[source]
-
-
 @given(st.data(), st.lists(st.sampled_from(BENDS), min_size=1, max_size=3))
 @settings(max_examples=500, deadline=None)
 def test_a_bent_request_is_computed_rightly_or_refused_with_the_field(
-    bench: Bench, data: st.DataObject, bends: list[Any]
+    bench: PredictionBench, data: st.DataObject, bends: list[Any]
 ) -> None:
-    request = good()
+    request = good_request()
     for bend in bends:
         try:
             bend(data, request)
         except IndexError:
             continue  # an earlier bend took away what this one bends
-    check(bench, request)
+    bench.check(request)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
 @settings(max_examples=500, deadline=None)
-def test_flipped_bytes_of_a_message_are_survived(bench: Bench, flips: list[tuple[int, int]]) -> None:
-    payload = bytearray(good().SerializeToString())
+def test_flipped_bytes_of_a_message_are_survived(bench: PredictionBench, flips: list[tuple[int, int]]) -> None:
+    payload = bytearray(good_request().SerializeToString())
     for position, value in flips:
         payload[position % len(payload)] = value
     try:
         request = pb.ModelInferRequest.FromString(bytes(payload))
     except DecodeError:
         return  # answered MALFORMED_CONTENT before it comes here
-    check(bench, request)
+    bench.check(request)
 
 
-def test_a_good_request_is_answered_after_all_that(bench: Bench) -> None:
-    check(bench, good())
-    response = bench.predict(good())
+def test_a_good_request_is_answered_after_all_that(bench: PredictionBench) -> None:
+    assert bench.check(good_request())
+    response = bench.predict(good_request())
     assert output_arrays(response)["t_out"].tolist() == [[b"a"], ["é".encode()]]
