@@ -145,7 +145,7 @@ def check_refusal(error: InvalidFields) -> None:
 
 
 def _asked(request: pb.ModelInferRequest) -> dict[str, Mapping[str, pb.InferParameter]]:
-    """The outputs asked for, each with the parameters that count: of one asked for twice the first that say anything."""
+    """The outputs asked for, each with the parameters that count: if asked for twice, the first that say anything."""
     asked: dict[str, Mapping[str, pb.InferParameter]] = {}
     for output in request.outputs:
         said = "shared_memory_region" in output.parameters or "classification" in output.parameters
