@@ -22,7 +22,7 @@ class Scrape:
         self.text = text
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
         self._samples = {
-            (sample.name, frozenset(sample.labels.items())): sample.value
+            (_plain(sample.name), frozenset(sample.labels.items())): sample.value
             for family in self.families.values()
             for sample in family.samples
         }
@@ -34,6 +34,11 @@ class Scrape:
     def labels(self, name: str) -> list[dict[str, str]]:
         """The labels of every sample of this name."""
         return [dict(labels) for found, labels in self._samples if found == name]
+
+
+def _plain(name: str) -> str:
+    """A sample's name as it was told: the parser puts a suffix behind Triton's counters, which have none."""
+    return name.removesuffix("_total") if name.startswith("nv_") else name
 
 
 async def scrape(address: str) -> Scrape:

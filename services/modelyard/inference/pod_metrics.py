@@ -1,4 +1,4 @@
-"""What a pod holds and how it came by it: versions by state, loads, switches, the link to the registry, the disk cache."""
+"""What a pod holds and how it came by it: versions, loads, switches, its link to the registry, its disk cache."""
 
 from __future__ import annotations
 

@@ -11,7 +11,11 @@ from .table import ServingTable
 
 
 class Readiness(Health):
-    """Health that follows the serving table. A model goes by its id; it serves while its `live` version is loaded."""
+    """Health that follows the serving table.
+
+    A model goes by its id. It serves while its `live` version is loaded, does not while that is loading, broken or
+    unloaded by request, and is unknown if the registry wants nothing of it served.
+    """
 
     def __init__(self, table: ServingTable) -> None:
         super().__init__()
@@ -37,8 +41,11 @@ class Readiness(Health):
         self._settled = self._settled or settled
         await self._say("", serving=self._settled)
         await self._say(SERVICE_NAME, serving=self._settled)
-        for model in {*self._table.models, *self._said} - {"", SERVICE_NAME}:
+        for model in self._table.models:
             await self._say(model, serving=self._table.ready(model))
+        for gone in self._said.keys() - self._table.models.keys() - {"", SERVICE_NAME}:
+            del self._said[gone]
+            await self.forget(gone)
 
     async def drain(self) -> None:
         """Says NOT_SERVING for everything, for ever."""

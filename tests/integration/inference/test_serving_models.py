@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc.aio
 import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from onnx import TensorProto, helper
 
@@ -222,28 +220,6 @@ async def test_an_empty_registry_makes_a_ready_pod(pod: Pod) -> None:
     await eventually(ready)
     assert not (await pod.stub.ModelReady(pb.ModelReadyRequest(name="nothing"))).ready
     assert await pod.index() == {}
-
-
-async def watch_until(channel: grpc.aio.Channel, service: str, wanted: int) -> list[int]:
-    """Statuses that health Watch tells of a service until the wanted one."""
-    told = []
-    async for answer in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=service)):
-        told.append(answer.status)
-        if answer.status == wanted:
-            return told
-    raise AssertionError(f"the stream ended after {told}")
-
-
-async def test_health_can_be_watched_per_model(registry: ServedRegistry, pod: Pod) -> None:
-    status = health_pb2.HealthCheckResponse
-    registry.add("double", graphs.scale(2))
-    told = await watch_until(pod.channel, "double", status.SERVING)
-    assert told[0] in (status.SERVICE_UNKNOWN, status.NOT_SERVING, status.SERVING)
-    registry.point("double", "live", None)
-    assert (await watch_until(pod.channel, "double", status.NOT_SERVING))[-1] == status.NOT_SERVING
-    for name in ("", SERVICE_NAME):
-        answer = await health_pb2_grpc.HealthStub(pod.channel).Check(health_pb2.HealthCheckRequest(service=name))
-        assert answer.status == status.SERVING
 
 
 async def test_reflection_lists_the_service_and_gives_its_file(pod: Pod) -> None:
