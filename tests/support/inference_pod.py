@@ -69,13 +69,13 @@ class Pod:
 
 
 def pod_settings(registry_address: str, identity: Identity, folder: Path, **settings: Any) -> InferenceSettings:
-    """Settings of a pod with its cache in `folder`, quick to try again and to stop."""
+    """Settings of a pod with its cache in `folder`, quick to try again and to stop, and without a trial process."""
     folder.mkdir(exist_ok=True)
     token_file = folder / "token"
     token_file.write_text(identity.token("service"))
     options = {
         "listen": "127.0.0.1:0", "drain_delay_s": 0, "shutdown_grace_s": 10, "runners": 2,
-        "load_retry_first_s": 0.05, "load_retry_limit_s": 0.2, **settings,
+        "load_retry_first_s": 0.05, "load_retry_limit_s": 0.2, "trial_loads": False, **settings,
     }  # fmt: skip
     return InferenceSettings(
         token_keys_file=identity.keys_file, token_file=token_file, registry_address=registry_address,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 import grpc.aio
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from modelyard.core.background import running
 from modelyard.core.channels import TokenFile, aio_channel, no_token
 from modelyard.core.logs import get_logger
 from modelyard.core.permissions import permissions_of
@@ -19,15 +21,23 @@ from modelyard.oip.pool import pool_with
 from modelyard.oip.service import SERVICE_NAME, add_inference_servicer
 from modelyard.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from modelyard.v1.model_service_pb2_grpc import ModelServiceStub
+from modelyard.v1.pod_service_pb2_grpc import PodServiceStub
 
 from .artifacts import ArtifactCache
 from .desired import DesiredState
 from .loading import Loader
+from .machine import MachineMetrics
+from .metrics import PredictionMetrics
+from .on_demand import OnDemand
+from .pod_metrics import CacheMetrics, LifecycleMetrics, LinkMetrics
 from .prediction import Predictor
 from .readiness import Readiness
 from .reconcile import Reconciler
+from .reporting import PodReporter
 from .servicer import Inference
 from .settings import InferenceSettings
+from .shadowing import Shadows
+from .shared_memory import SharedMemory
 from .table import ServingTable
 from .watch import RegistryWatch
 
@@ -38,8 +48,16 @@ ANONYMOUS_PREDICTOR = Caller("anonymous", "", _PREDICTOR, permissions_of(_PREDIC
 log = get_logger()
 
 
+@dataclass(kw_only=True)
+class Pod(Service):
+    """What a pod serves."""
+
+    predictor: Predictor
+    """For a lane beside gRPC's."""
+
+
 @asynccontextmanager
-async def build(settings: InferenceSettings) -> AsyncIterator[Service]:
+async def build(settings: InferenceSettings) -> AsyncIterator[Pod]:
     """A pod that follows its registry, ready to be served.
 
     Raises WrongState if the cache folder is in use or the device is not there.
@@ -53,52 +71,85 @@ async def build(settings: InferenceSettings) -> AsyncIterator[Service]:
         stack.callback(artifacts.close)
         table = ServingTable()
         loader = Loader(artifacts, settings)
+        stack.push_async_callback(loader.close)
+        lifecycle, predictions = LifecycleMetrics(table), PredictionMetrics(table)
         reconciler = Reconciler(
-            table, loader, parallel_loads=settings.parallel_loads,
+            table, loader, lifecycle=lifecycle, parallel_loads=settings.parallel_loads,
             retry_first_s=settings.load_retry_first_s, retry_limit_s=settings.load_retry_limit_s,
+            turn_s=settings.memory_turn_s,
         )  # fmt: skip
         stack.push_async_callback(reconciler.stop)
         readiness = Readiness(table)
         reconciler.observers.append(lambda: readiness.update(settled=reconciler.settled()))
         await readiness.update(settled=False)
-        await stack.enter_async_context(_following(settings, channel, table, reconciler))
+        shadows = Shadows(table)
+        stack.push_async_callback(shadows.close)
+        watch = await stack.enter_async_context(
+            _following(settings, channel, table, reconciler, shadows=shadows, draining=readiness.drained)
+        )
+        memory = SharedMemory(most_bytes=settings.max_request_bytes) if settings.system_shared_memory else None
+        stopping = asyncio.Event()
+        on_demand = OnDemand(
+            table, reconciler.demand, wait_s=settings.on_demand_wait_s, most_waiters=settings.on_demand_waiters
+        )
+        reconciler.observers.append(on_demand.note)
+        predictor = Predictor(table, predictions, memory=memory, shadows=shadows, on_demand=on_demand)
         servicer = Inference(
-            table, Predictor(table), reconciler, readiness,
-            options=loader.options, request_threads=settings.request_threads,
+            table, predictor, reconciler, readiness,
+            options=loader.options,
+            stream_requests=settings.stream_requests, stopping=stopping, memory=memory,
         )  # fmt: skip
-        yield _service(servicer, readiness, anonymous=settings.anonymous_predict)
+        pod = _pod(servicer, predictor, readiness, stopping, anonymous=settings.anonymous_predict)
+        pod.metrics = {
+            "predictions": predictions,
+            "versions": lifecycle,
+            "link": LinkMetrics(readiness, watch),
+            "cache": CacheMetrics(artifacts, settings.cache_limit_bytes),
+            "machine": MachineMetrics(),
+        }
+        yield pod
 
 
 @asynccontextmanager
 async def _following(
-    settings: InferenceSettings, channel: grpc.aio.Channel, table: ServingTable, reconciler: Reconciler
-) -> AsyncIterator[None]:
-    """Runs what keeps the table equal to what the registry wants, beginning with what it wanted last."""
+    settings: InferenceSettings,
+    channel: grpc.aio.Channel,
+    table: ServingTable,
+    reconciler: Reconciler,
+    *,
+    shadows: Shadows,
+    draining: asyncio.Event,
+) -> AsyncIterator[RegistryWatch]:
+    """Runs what keeps the table equal to what the registry wants, beginning with what it wanted last, and tells it."""
     desired = DesiredState(settings.cache_dir / "desired.binpb")
+    reporter = PodReporter(
+        PodServiceStub(channel), table, pod=settings.pod, revision=lambda: desired.revision,
+        shadows=shadows.reports, draining=draining,
+    )  # fmt: skip
+    reconciler.observers.insert(0, reporter.note)  # the first: it must see the pass and nothing later
     if desired.restore():
         log.info("going on with the last known state", models=len(desired.models))
         reconciler.want(desired.models, desired.models)
     watch = RegistryWatch(
         ModelServiceStub(channel), desired, table, reconciler, pod=settings.pod, silence_s=settings.watch_silence_s
     )
-    tasks = [asyncio.create_task(reconciler.run()), asyncio.create_task(watch.run())]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with running(reconciler.run(), watch.run(), reporter.run()):
+        yield watch
 
 
-def _service(servicer: Inference, readiness: Readiness, *, anonymous: bool) -> Service:
+def _pod(
+    servicer: Inference, predictor: Predictor, readiness: Readiness, stopping: asyncio.Event, *, anonymous: bool
+) -> Pod:
     def register(server: grpc.aio.Server) -> None:
         add_inference_servicer(servicer, server)
 
-    return Service(
+    return Pod(
         register,
         [SERVICE_NAME],
+        predictor=predictor,
         health=readiness,
         anonymous=ANONYMOUS_PREDICTOR if anonymous else None,
         descriptor_pool=pool_with(file.DESCRIPTOR for file in (health_pb2, reflection_pb2)),
         announce=False,
+        stopping=stopping,
     )

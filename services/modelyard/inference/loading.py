@@ -10,18 +10,21 @@ from pathlib import Path
 from modelyard.core.errors import DigestMismatch, MalformedContent, ModelyardError, RemoteError
 from modelyard.core.logs import get_logger
 from modelyard.core.retries import is_transient
-from modelyard.oip.tensors import format_shape
 
+from . import run_memory
+from .agreement import agreed_signature
 from .artifacts import ArtifactCache
 from .calibration import Wishes, plan_execution
 from .compatibility import check_runtime_supports
-from .desired import WantedTensor, WantedVersion
+from .desired import WantedVersion
 from .execution import ExecutionPlan
 from .graph_file import read_graph_file
+from .memory import MemoryBudget, NoRoom, available_memory
 from .predictability import is_predictable
-from .sessions import LOAD_ERRORS, GraphSession, RuntimeOptions, brief
+from .run_watch import RunWatch
+from .sessions import LOAD_ERRORS, GraphSession, RunLimits, RuntimeOptions, brief
 from .settings import InferenceSettings
-from .signature import Signature, TensorInfo
+from .trying import VersionTrials
 from .versions import LoadedVersion
 
 log = get_logger()
@@ -35,6 +38,10 @@ class Loader:
         self._artifacts = artifacts
         self._settings = settings
         self.options = RuntimeOptions(graph_threads=settings.graph_threads, device=settings.device)
+        self.budget = MemoryBudget(settings.memory_budget_bytes)
+        self._trials = VersionTrials(settings, on_gpu=self.options.on_gpu)
+        self._watch = RunWatch(settings.max_run_s)
+        self._memory = None if self.options.on_gpu else run_memory.shared(_arena_bytes(settings))
         log.info("runtime", providers=self.options.providers(), runners=settings.runners)
 
     async def load(self, wanted: WantedVersion) -> LoadedVersion:
@@ -44,39 +51,57 @@ class Loader:
             await asyncio.to_thread(check_runtime_supports, wanted.opset_version, wanted.ir_version)
         path = await self._artifacts.fetch(wanted.digest, wanted.size_bytes)
         fetched = time.perf_counter()
+        room = None
         try:
+            threads = wanted.serving.graph_threads or self.options.graph_threads
+            facts = await self._trials.facts(path, wanted, threads)
+            room = await self.budget.reserve(wanted.model, facts.memory_bytes)
             session, plan = await asyncio.to_thread(self._open, path, wanted)
         except BaseException:
             self._artifacts.release(wanted.digest)
+            if room is not None:
+                room.release()
             raise
         log.info(
             "version loaded", version=str(wanted), digest=wanted.digest, signature=str(session.signature),
             fetch_ms=_milliseconds(start, fetched), load_ms=_milliseconds(fetched, time.perf_counter()),
             batching=plan.reason, batch_rows=plan.batch_rows, inline_rows=plan.inline_rows, runners=plan.runners,
         )  # fmt: skip
-        return LoadedVersion(wanted, session, plan)
+        return LoadedVersion(wanted, session, plan, room)
 
     async def unload(self, version: LoadedVersion) -> None:
         """Lets a version finish what it has, then frees it."""
         await version.retire()
+        version.room.release()
         self._artifacts.release(version.wanted.digest)
+        if self._memory is not None:
+            await asyncio.to_thread(self._memory.reclaim)
         log.info("version unloaded", version=str(version.wanted))
+
+    async def close(self) -> None:
+        """Ends what watches and tries versions. Every version must have been unloaded."""
+        await self._trials.close()
+        await asyncio.to_thread(self._watch.close)
 
     def _open(self, path: Path, wanted: WantedVersion) -> tuple[GraphSession, ExecutionPlan]:
         options = replace(self.options, graph_threads=wanted.serving.graph_threads or self.options.graph_threads)
-        session = GraphSession(path, options)
-        found = session.signature
-        session.signature = Signature.of(
-            _agreed("inputs", wanted.inputs, found.inputs), _agreed("outputs", wanted.outputs, found.outputs)
-        )
+        predictable = is_predictable(read_graph_file(path))
+        session = GraphSession(path, options, self._limits(wanted, predictable=predictable))
+        session.signature = agreed_signature(wanted.inputs, wanted.outputs, session.signature)
         sizes = [size for size in self._settings.warm_up_batch_sizes if size <= self._settings.max_batch_size]
         try:
             session.warm_up(sizes)
-            steady = not options.on_gpu and is_predictable(read_graph_file(path))
-            plan = plan_execution(session, self._wishes(wanted), may_inline=steady)
+            plan = plan_execution(session, self._wishes(wanted), predictable=predictable)
         except LOAD_ERRORS as error:
             raise MalformedContent(f"the graph fails on zeros: {brief(error)}") from error
         return session, plan
+
+    def _limits(self, wanted: WantedVersion, *, predictable: bool) -> RunLimits:
+        """Graphs that take as much for every request of a batch size have memory of their own, which goes with them."""
+        tensors = (*wanted.inputs, *wanted.outputs)
+        batched = bool(wanted.inputs) and all(tensor.shape[:1] == (-1,) for tensor in tensors)
+        steady = batched and not any(-1 in tensor.shape[1:] for tensor in wanted.inputs)
+        return RunLimits(self._watch, None if predictable and steady else self._memory)
 
     def _wishes(self, wanted: WantedVersion) -> Wishes:
         """What is asked of this version: by the model's owner, else by the pod's settings."""
@@ -98,6 +123,8 @@ def reason_of(error: BaseException) -> str:
         return f"the registry {'is away' if is_transient(error) else 'does not give the artifact'} ({error})"
     if isinstance(error, OSError):
         return f"the pod's disk: {error.strerror}"
+    if isinstance(error, NoRoom):
+        return str(error)
     return "an error inside the pod; its log says more"
 
 
@@ -108,32 +135,13 @@ def is_broken(error: BaseException) -> bool:
 
 def is_expected(error: BaseException) -> bool:
     """Whether `reason_of` says all there is to say."""
-    return isinstance(error, (ModelyardError, RemoteError, OSError))
+    return isinstance(error, (ModelyardError, RemoteError, OSError, NoRoom))
 
 
-def _agreed(what: str, recorded: tuple[WantedTensor, ...], found: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:
-    """The tensors as the registry recorded them from the same file; a contradiction means that it is not the same.
-
-    The recorded shapes count, because they are what the file declares. The runtime reports what it infers, which may
-    fix a dimension that is declared free: in a graph that was traced at one batch size, that is how one notices.
-    """
-    if not recorded:
-        return found
-    pairs = list(zip(recorded, found, strict=False))
-    if len(recorded) != len(found) or not all(_compatible(*pair) for pair in pairs):
-        expected = ", ".join(f"{tensor.name} {tensor.datatype} {format_shape(tensor.shape)}" for tensor in recorded)
-        actual = ", ".join(map(str, found))
-        raise MalformedContent(f"the registry recorded the {what} {expected}; the graph has {actual}")
-    return tuple(TensorInfo(tensor.name, actual.datatype, tensor.shape) for tensor, actual in pairs)
-
-
-def _compatible(recorded: WantedTensor, found: TensorInfo) -> bool:
-    """Whether both may be readings of the same tensor."""
-    return (
-        (recorded.name, recorded.datatype) == (found.name, found.datatype.name)
-        and len(recorded.shape) == len(found.shape)
-        and all(-1 in sizes or sizes[0] == sizes[1] for sizes in zip(recorded.shape, found.shape, strict=True))
-    )
+def _arena_bytes(settings: InferenceSettings) -> int:
+    """The limit of the memory that predictions share: weights of the graphs that use it count too."""
+    weights = settings.memory_budget_bytes or available_memory()
+    return weights + settings.run_memory_bytes if settings.run_memory_bytes else 0
 
 
 def _milliseconds(start: float, end: float) -> float:

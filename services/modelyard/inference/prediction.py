@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 
+from modelyard.core.errors import Unavailable
 from modelyard.oip import open_inference_pb2 as pb
 
 from .batches import Computed
@@ -13,6 +14,7 @@ from .calls import UNTOLD, PredictionCall
 from .delivery import Delivery, deliver
 from .feeds import Feeds
 from .observing import NullObserver, PredictionObserver
+from .on_demand import OnDemand
 from .parameters import read_timeout
 from .requests import Inference, read_request, shared_bytes
 from .responses import prediction
@@ -36,8 +38,11 @@ class Predictor:
         *,
         memory: SharedMemory | None = None,
         shadows: Shadows | None = None,
+        on_demand: OnDemand | None = None,
     ) -> None:
-        """`memory`: None if callers may not use shared memory. `shadows`: None if no shadow version is to answer."""
+        """`memory`: None if callers may not use shared memory. `shadows`: None if no shadow version is to answer.
+        `on_demand`: None if no model is ever unloaded to save memory."""
+        self._on_demand = on_demand
         self._shadows = shadows
         self._table = table
         self._observer: PredictionObserver = observer or NullObserver()
@@ -51,7 +56,10 @@ class Predictor:
         DeadlineExceeded.
         """
         arrival = time.perf_counter_ns()
-        version = self._table.choose(request.model_name, request.model_version, call.metadata)
+        try:
+            version = self._table.choose(request.model_name, request.model_version, call.metadata)
+        except Unavailable:
+            version = await self._when_loaded(request, call)
         version.acquire()
         try:
             feeds = version.plain.read(request)
@@ -69,6 +77,14 @@ class Predictor:
             raise
         finally:
             version.release()
+
+    async def _when_loaded(self, request: pb.ModelInferRequest, call: PredictionCall) -> LoadedVersion:
+        """The version, if it is one that was unloaded to save memory: then it is loaded again."""
+        name, version = request.model_name, request.model_version
+        if self._on_demand is None:
+            return self._table.choose(name, version, call.metadata)
+        expires = _earlier(call.expires, read_timeout(request))
+        return await self._on_demand.choose(name, version, call.metadata, expires=expires)
 
     async def _answer(
         self, request: pb.ModelInferRequest, version: LoadedVersion, call: PredictionCall, arrival: int

@@ -17,6 +17,8 @@ from modelyard.core.retries import Backoff
 from .desired import WantedModel, WantedVersion
 from .lifecycle import LifecycleObserver, NullLifecycleObserver
 from .loading import Loader, is_broken, is_expected, reason_of
+from .memory import NoRoom
+from .parking import Parking
 from .table import RETRY_LOADING_S, Failure, ModelEntry, ServingTable
 from .versions import LoadedVersion
 
@@ -36,8 +38,10 @@ class Reconciler:
         parallel_loads: int,
         retry_first_s: float,
         retry_limit_s: float,
+        turn_s: float = 0.0,
         lifecycle: LifecycleObserver | None = None,
     ) -> None:
+        """`turn_s`: how long a model that was loaded stays in memory, whoever else needs room."""
         self._table = table
         self._lifecycle: LifecycleObserver = lifecycle or NullLifecycleObserver()
         self._loader = loader
@@ -49,8 +53,8 @@ class Reconciler:
         self._loads: dict[tuple[str, int], tuple[WantedVersion, asyncio.Task[None]]] = {}
         self._backoffs: dict[tuple[str, int], Backoff] = {}
         self._retirements: set[asyncio.Task[None]] = set()
-        self._parking = Parking(table, loader.budget, self._changed.set)
-        loader.budget.make_room = self._make_room
+        self._parking = Parking(table, self._park, turn_s=turn_s)
+        loader.budget.make_room = self._parking.make_room
         self.observers: list[Observer] = []
         """Called after every pass."""
 
@@ -79,6 +83,7 @@ class Reconciler:
         entry = self._table.models.get(model)
         if entry is None or entry.wanted is None:
             raise NotFound(f"models/{model} has no alias, so no version of it is to be served: set one in the registry")
+        self.demand(model)
         if entry.unloaded or entry.failures:
             entry.unloaded = False
             entry.failures.clear()
@@ -87,6 +92,9 @@ class Reconciler:
             await self._passed.wait_for(lambda: not self._changed.is_set() and self._settled(entry))
         if entry.wanted is None:
             raise NotFound.resource(f"models/{model}")
+        if entry.parked:
+            text = f"models/{model} cannot be loaded: {entry.no_room or 'there is no room in memory'}"
+            raise Unavailable(text, retry_after=RETRY_LOADING_S)
         if entry.failures:
             reasons = "; ".join(failure.reason for failure in entry.failures.values())
             raise Unavailable(f"models/{model} cannot be loaded: {reasons}", retry_after=RETRY_LOADING_S)
@@ -167,6 +175,8 @@ class Reconciler:
             async with self._slots:
                 start = time.perf_counter()
                 version = await self._loader.load(wanted)
+        except NoRoom as error:
+            self._note_no_room(entry, wanted, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the pod goes on and tries again
             self._note_failure(entry, wanted, error)
         else:
@@ -183,9 +193,26 @@ class Reconciler:
         self._backoffs.pop((entry.name, number), None)
         replaced = entry.loaded.get(number)
         entry.loaded[number] = version
+        entry.loaded_at = time.time()
+        entry.demanded = entry.demanded and bool(entry.missing())
         if replaced is not None:
             self._table.publish()
             self._begin_retirement(entry, replaced)
+
+    def _note_no_room(self, entry: ModelEntry, wanted: WantedVersion, error: NoRoom) -> None:
+        """A model in service keeps what it has; one that is not waits for a request, or has just disappointed some."""
+        if entry.loaded:
+            self._note_failure(entry, wanted, error)
+            return
+        entry.no_room = str(error) if entry.demanded else ""
+        log.info("not loaded, to save memory", version=str(wanted), demanded=entry.demanded, reason=str(error))
+        entry.parked, entry.demanded = True, False
+
+    def _park(self, entry: ModelEntry) -> None:
+        """Takes a model out of memory until a request demands it, or the registry changes what to serve of it."""
+        entry.parked, entry.demanded, entry.no_room = True, False, ""
+        self._pass()
+        self._changed.set()
 
     def _note_failure(self, entry: ModelEntry, wanted: WantedVersion, error: Exception) -> None:
         backoff = self._backoffs.setdefault(
@@ -209,6 +236,7 @@ class Reconciler:
 
     def _begin_retirement(self, entry: ModelEntry, version: LoadedVersion) -> None:
         entry.retiring.add(version.wanted.number)
+        self._parking.leaving_bytes += version.room.size_bytes
         task = asyncio.create_task(self._retire(entry, version), name=f"retire {version.wanted}")
         self._retirements.add(task)
         task.add_done_callback(self._retirements.discard)
@@ -218,11 +246,12 @@ class Reconciler:
             await self._loader.unload(version)
         finally:
             entry.retiring.discard(version.wanted.number)
+            self._parking.leaving_bytes -= version.room.size_bytes
             self._changed.set()
 
     def _tell_switches(self, entry: ModelEntry, before: Mapping[str, int]) -> None:
         for alias in {*before, *entry.aliases}:
             old, new = before.get(alias, 0), entry.aliases.get(alias, 0)
-            if old != new:
+            if old != new and not entry.parked:
                 log.info("alias switched", model=entry.name, alias=alias, previous_version=old, version=new)
                 self._lifecycle.switched(entry.name)

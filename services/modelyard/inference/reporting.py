@@ -131,7 +131,8 @@ class PodReporter:
 
 
 def _numbers(entry: ModelEntry) -> list[int]:
-    return sorted({*entry.wanted_versions(), *entry.loaded})
+    parked = entry.wanted.versions if entry.parked and entry.wanted is not None else ()
+    return sorted({*entry.wanted_versions(), *entry.loaded, *parked})
 
 
 def _describe_version(entry: ModelEntry, number: int) -> pod_pb2.PodVersion:
@@ -140,7 +141,12 @@ def _describe_version(entry: ModelEntry, number: int) -> pod_pb2.PodVersion:
     if failure is not None:
         version.state = pod_pb2.PodVersion.STATE_FAILED
         version.reason, version.broken = failure.reason[:_REASON_LENGTH], failure.broken
-    if loaded is not None:  # whatever became of another form of it
+    if entry.parked and entry.wanted is not None and number in entry.wanted.versions:
+        # Tried, and loaded by the first request for it: as good as served.
+        version.state = pod_pb2.PodVersion.STATE_SERVING
+        version.digest = entry.wanted.versions[number].digest
+        version.aliases.extend(sorted(alias for alias, wanted in entry.wanted.aliases.items() if wanted == number))
+    elif loaded is not None:  # whatever became of another form of it
         version.state = pod_pb2.PodVersion.STATE_SERVING
         version.digest = loaded.wanted.digest
         version.load_time.CopyFrom(_duration(entry.load_s.get(number, 0.0)))

@@ -92,6 +92,7 @@ def statistics(name: str, version: LoadedVersion) -> pb.ModelStatistics:
             )
             for size, batch in sorted(counted.batches.items())
         ],
+        memory_usage=[pb.MemoryUsage(type="CPU", byte_size=version.room.size_bytes)],
     )
 
 
@@ -126,6 +127,8 @@ def _state(entry: ModelEntry, number: int) -> tuple[str, str]:
         return "UNLOADING", "it finishes the requests it has"
     if entry.unloaded:
         return "UNAVAILABLE", "unloaded by request"
+    if entry.parked:
+        return "UNAVAILABLE", entry.no_room or "unloaded to save memory; a request has it loaded again"
     if number in entry.failures:
         failure = entry.failures[number]
         return "UNAVAILABLE", f"{failure.reason} (tries: {failure.tries}; it is tried again)"

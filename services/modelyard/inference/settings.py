@@ -14,6 +14,7 @@ from modelyard.core.settings import MEBIBYTE, ServiceSettings
 from modelyard.envoy.addresses import parse_address
 
 from .cpus import available_cpus
+from .memory import available_memory
 
 GIBIBYTE = 1024 * MEBIBYTE
 
@@ -95,6 +96,36 @@ class InferenceSettings(ServiceSettings):
 
     warm_up_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 64)
     """A new version computes these batches before it is served; one that cannot is refused."""
+
+    trial_loads: bool = True
+    """A new version is loaded and computes zeros in a process of its own first: one that crashes, asks for more memory
+    than there is or comes to no end is refused there. Off, a hostile version can take the pod with it. On a GPU there
+    is no such trial."""
+
+    trial_time_s: float = Field(default=120.0, gt=0)
+    """The longest such a trial may take."""
+
+    max_run_s: float = Field(default=60.0, gt=0)
+    """The longest that one run of a graph may take, with a caller or at load; then it is stopped between two nodes of
+    the graph and its callers are answered DEADLINE_EXCEEDED."""
+
+    memory_budget_bytes: int = Field(default_factory=lambda: available_memory() // 2, ge=0)
+    """What all loaded versions may take together. Where a version does not fit, models that have not been used for the
+    longest time are unloaded; a request loads them again. 0: no limit. Default: half of the memory."""
+
+    memory_turn_s: float = Field(default=10.0, ge=0)
+    """A model that was loaded stays loaded for so long, whoever else needs room: models that take turns in too little
+    memory would otherwise do nothing but load."""
+
+    on_demand_wait_s: float = Field(default=30.0, gt=0)
+    """How long a request for a model that was unloaded to save memory waits for it, unless its deadline comes first."""
+
+    on_demand_waiters: int = Field(default=1024, ge=0)
+    """How many such requests may wait; one more is answered RESOURCE_EXHAUSTED."""
+
+    run_memory_bytes: int = Field(default_factory=lambda: available_memory() // 4, ge=0)
+    """What predictions may take together for inputs, results and what lies between, beside `memory_budget_bytes`, in
+    graphs where values or lengths of the input decide how much. 0: no limit. Default: a quarter of the memory."""
 
     parallel_loads: int = Field(default=2, ge=1)
     """Versions that are downloaded and loaded at once."""

@@ -58,6 +58,14 @@ class ModelEntry:
     """None: nothing any more."""
     unloaded: bool = False
     """Taken out of service on this pod by request."""
+    parked: bool = False
+    """Not in memory, to leave room for others; a request has it loaded again."""
+    no_room: str = ""
+    """Why it could not be loaded again when a request last wanted it."""
+    demanded: bool = False
+    """A request waits for it."""
+    loaded_at: float = 0.0
+    """When a version of it was loaded last, in seconds since 1970."""
     loaded: dict[int, LoadedVersion] = field(default_factory=dict)
     aliases: dict[str, int] = field(default_factory=dict)
     """As they are answered now; during a swap some still point to the version before."""
@@ -69,7 +77,18 @@ class ModelEntry:
 
     def wanted_versions(self) -> Mapping[int, WantedVersion]:
         """What should be loaded, by number."""
-        return {} if self.wanted is None or self.unloaded else self.wanted.versions
+        return {} if self.wanted is None or self.unloaded or self.parked else self.wanted.versions
+
+    @property
+    def last_used(self) -> float:
+        """When it was loaded, or computed something, last: in seconds since 1970."""
+        runs = [version.statistics.last_inference_ms / 1000 for version in self.loaded.values()]
+        return max([self.loaded_at, *runs])
+
+    @property
+    def memory_bytes(self) -> int:
+        """What its loaded versions take."""
+        return sum(version.room.size_bytes for version in self.loaded.values())
 
     def missing(self) -> list[WantedVersion]:
         """What should be loaded and is not, or is in another form: with another digest or another serving config."""
@@ -81,7 +100,7 @@ class ModelEntry:
 
     def traffic(self) -> Mapping[str, WantedTraffic]:
         """Of the aliases that are answered and have any."""
-        wanted = {} if self.wanted is None or self.unloaded else self.wanted.traffic
+        wanted = {} if self.wanted is None or self.unloaded or self.parked else self.wanted.traffic
         return {alias: traffic for alias, traffic in wanted.items() if alias in self.aliases}
 
     def split(self, alias: str, traffic: WantedTraffic) -> Split | None:
@@ -140,7 +159,9 @@ class ServingTable:
             raise self._explain(model, version, field_name)
         return loaded
 
-    def choose(self, model: str, version: str, metadata: Mapping[str, str | bytes]) -> LoadedVersion:
+    def choose(
+        self, model: str, version: str, metadata: Mapping[str, str | bytes], field_name: str = "model_version"
+    ) -> LoadedVersion:
         """The version that answers a call with this metadata: another than `resolve`'s where the alias has a split.
 
         Raises as `resolve` does.
@@ -149,11 +170,18 @@ class ServingTable:
             split = self._splits.get((model, version))
             if split is not None:
                 return split.choose(metadata)
-        return self.resolve(model, version)
+        return self.resolve(model, version, field_name)
 
     def ready(self, model: str, version: str = "") -> bool:
-        """Whether `resolve` would answer."""
-        return (model, version) in self._routes
+        """Whether a request would be answered: at once, or when a model that was unloaded to save memory is back."""
+        return (model, version) in self._routes or self.is_parked(model, version)
+
+    def is_parked(self, model: str, version: str = "") -> bool:
+        """Whether a request has to wait until this model is loaded again."""
+        entry = self.models.get(model)
+        if entry is None or not entry.parked or entry.wanted is None:
+            return False
+        return (version or LIVE) in entry.wanted.aliases or version in map(str, entry.wanted.versions)
 
     def publish(self) -> None:
         """Makes what the entries say take effect for the next request."""
@@ -188,6 +216,9 @@ class ServingTable:
             return NotFound.resource(name)
         if entry.unloaded:
             return NotFound(f"{name} is unloaded on this pod", metadata={"resource": name})
+        if self.is_parked(model, version):
+            reason = entry.no_room or "it was unloaded to save memory, and is loaded on demand"
+            return Unavailable(f"{name} is not in memory: {reason}", retry_after=RETRY_LOADING_S)
         return _explain_version(entry, entry.wanted, version, field_name)
 
 

@@ -41,16 +41,23 @@ class Trials:
     async def run(self, task: TrialTask) -> TrialFacts:
         """What the trial found.
 
-        Raises MalformedContent with the reason if the version must not be loaded, Unavailable if it could not be tried.
+        Raises MalformedContent with the reason if the version must not be loaded; Unavailable or OSError if it could
+        not be tried.
         """
+        try:
+            answer = await self._ask(task)
+        except OSError:  # the process has ended, perhaps long ago; a new one gets one chance
+            answer = await self._ask(task)
+        return _understood(answer, task)
+
+    async def _ask(self, task: TrialTask) -> dict[str, Any]:
         process = await self._running()
         try:
             async with asyncio.timeout(task.time_s + _PATIENCE_S):
-                answer = await process.ask(next(self._numbers), task)
-        except (OSError, TimeoutError) as error:
+                return await process.ask(next(self._numbers), task)
+        except TimeoutError:
             await self.close()
-            raise Unavailable(f"the version could not be tried: the trial process fails ({error})") from error
-        return _understood(answer, task)
+            raise Unavailable("the version could not be tried: the trial process does not answer") from None
 
     async def close(self) -> None:
         """Ends the process and with it every trial; the next trial starts another one."""

@@ -8,6 +8,7 @@ from .batching import Batcher
 from .desired import WantedVersion
 from .execution import ExecutionPlan
 from .measurements import VersionMeasurements
+from .memory import UNCOUNTED, Reservation
 from .plain import PlainRequests
 from .sessions import GraphSession
 from .signature import Signature
@@ -17,8 +18,12 @@ from .statistics import VersionStatistics
 class LoadedVersion:
     """Serves predictions from its creation until `retire` returns. Used from the event loop it is created in only."""
 
-    def __init__(self, wanted: WantedVersion, session: GraphSession, plan: ExecutionPlan) -> None:
+    def __init__(
+        self, wanted: WantedVersion, session: GraphSession, plan: ExecutionPlan, room: Reservation = UNCOUNTED
+    ) -> None:
+        """`room`: the memory that is set aside for it."""
         self.wanted = wanted
+        self.room = room
         self.number_text = str(wanted.number)
         self.signature: Signature = session.signature
         self.all_outputs = session.all_outputs
