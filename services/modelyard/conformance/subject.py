@@ -44,8 +44,8 @@ class Subject:
         return all(tensor.shape and tensor.shape[0] == -1 for tensor in tensors)
 
     def tensors(self, rows: int = 1, seed: int = 0) -> list[Tensor]:
-        """One tensor for each input."""
-        return [self.plan.tensor(tensor, rows, seed) for tensor in self.metadata.inputs]
+        """One tensor for each input, no two with the same values: mixed-up inputs show."""
+        return [self.plan.tensor(tensor, rows, seed + index) for index, tensor in enumerate(self.metadata.inputs)]
 
     def request(self, rows: int = 1, seed: int = 0) -> pb.ModelInferRequest:
         """A valid request with raw contents."""
