@@ -6,9 +6,14 @@ import asyncio
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from modelyard.core.metrics import MetricsSource
 
 from .required import missing
 
@@ -44,6 +49,23 @@ def _plain(name: str) -> str:
 async def scrape(address: str) -> Scrape:
     """What is served now at `host:port`."""
     return Scrape(await asyncio.to_thread(fetch, f"http://{address}/metrics"))
+
+
+async def told_by(source: MetricsSource) -> Scrape:
+    """What one source tells, without a server."""
+    registry = CollectorRegistry()
+    registry.register(Told(await source.metrics()))
+    return Scrape(generate_latest(registry).decode())
+
+
+class Told(Collector):
+    """Families that a source has told."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
 
 
 def fetch(url: str) -> str:

@@ -25,6 +25,7 @@ from .doorbells import Doorbell
 from .finishing import Finishing
 from .leases import Leases
 from .ledger import Ledger
+from .metrics import JobMetrics
 from .notices import Notices
 from .outbox import Bell, Outbox
 from .planning import RegistryPlanner
@@ -55,7 +56,10 @@ class Gateway:
         self._outbox = Outbox(database, bell)
         self._relay = Routine("doorbells", settings.outbox_interval_s, self._outbox.relay)
         self._relay_left = Routine("doorbells left behind", settings.outbox_interval_s, self._outbox.relay_left)
-        self.ledger = Ledger(database, on_events=self.notices.announce, on_doorbell=self._ring)
+        self._metrics = JobMetrics(database)
+        self.ledger = Ledger(
+            database, on_events=self.notices.announce, on_doorbell=self._ring, on_end=self._metrics.ended
+        )
         self.leases = Leases(self.ledger, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
         self.finishing = Finishing(self.ledger, registry, lease_us=self.leases.duration_us)
         self._reconciler = Reconciler(
@@ -73,6 +77,7 @@ class Gateway:
             descriptor_pool=public_pool(),
             health=self.health,
             stopping=self.stopping,
+            metrics={"jobs": self._metrics},
         )
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:

@@ -118,6 +118,11 @@ class Edit:
             self.doorbell = await doorbells.write(connection, after.id)
 
     @property
+    def ended(self) -> bool:
+        """Whether the job is over by this edit."""
+        return self.job.is_terminal and not self._before.is_terminal
+
+    @property
     def told(self) -> bool:
         """Whether there is anything new in the job's history."""
         return bool(self._events)
@@ -132,12 +137,14 @@ class Ledger:
         *,
         on_events: Callable[[str, int], None] = lambda _job_id, _sequence: None,
         on_doorbell: Callable[[Doorbell], None] = lambda _doorbell: None,
+        on_end: Callable[[Job], None] = lambda _job: None,
     ) -> None:
         """`on_events` hears of a job's new last sequence number, `on_doorbell` of each doorbell that
-        this process is to ring, after the commit."""
+        this process is to ring, `on_end` of each job that is over, after the commit."""
         self.database = database
         self.on_events = on_events
         self.on_doorbell = on_doorbell
+        self.on_end = on_end
 
     @asynccontextmanager
     async def edit(self, job_id: str, *, tenant: str | None = None) -> AsyncIterator[Edit]:
@@ -154,6 +161,8 @@ class Ledger:
             self.on_events(edit.job.id, edit.job.last_sequence)
         if edit.doorbell is not None:
             self.on_doorbell(edit.doorbell)
+        if edit.ended:
+            self.on_end(edit.job)
 
     async def get(self, job_id: str, *, tenant: str | None = None) -> Job:
         """One job as it is now; raises NotFound as `edit` does."""

@@ -27,6 +27,7 @@ from .content.sandbox import ContentReader, SandboxLimits
 from .dataset_servicer import DatasetServicer
 from .datasets import Datasets
 from .inspections import Inspections
+from .metrics import RegistryMetrics
 from .model_servicer import ModelServicer
 from .models import Models
 from .pod_servicer import PodServicer
@@ -65,6 +66,7 @@ class Registry:
             heartbeat_s=settings.heartbeat_s,
             stopping=self.stopping,
         )
+        self._metrics = RegistryMetrics(database, self.watch)
         self.sweeper = Sweeper(
             database,
             store,
@@ -92,7 +94,9 @@ class Registry:
 
     def service(self) -> Service:
         """What is served."""
-        return Service(register=self._register, names=SERVICES, stopping=self.stopping)
+        return Service(
+            register=self._register, names=SERVICES, stopping=self.stopping, metrics={"registry": self._metrics}
+        )
 
     def _register(self, server: grpc.aio.Server) -> None:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self._model_servicer, server)

@@ -43,6 +43,13 @@ class Watch:
         self._served = Served(0)
         self._refreshing = asyncio.Lock()
         self._failing = False
+        self.watchers = 0
+        """Open streams of updates."""
+
+    @property
+    def revision(self) -> int:
+        """Of the state that watchers are told of."""
+        return self._served.revision
 
     async def load(self) -> None:
         """Reads the state for the first time."""
@@ -71,13 +78,17 @@ class Watch:
         # A pod that comes from another replica may know more than this one has polled so far, and must not be told what
         # was before.
         await self._refresh()
-        served = self._served
-        yield _changes(served, after_revision)
-        while True:
-            told = served.revision
-            await self._wait_beyond(told)
+        self.watchers += 1
+        try:
             served = self._served
-            yield Update(served.revision, models=served.since(told)) if told == 0 else _changes(served, told)
+            yield _changes(served, after_revision)
+            while True:
+                told = served.revision
+                await self._wait_beyond(told)
+                served = self._served
+                yield Update(served.revision, models=served.since(told)) if told == 0 else _changes(served, told)
+        finally:
+            self.watchers -= 1
 
     async def _wait_beyond(self, revision: int) -> None:
         """Returns when the revision is another one, or when it is time for a heartbeat."""
