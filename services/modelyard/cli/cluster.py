@@ -101,10 +101,11 @@ def status(as_json: JsonFlag = False) -> None:
     with errors_explained(), Client() as client:
         services = client.health()
         served = _served(client) if services.get("inference.GRPCInferenceService") == "SERVING" else []
+        metrics = _metrics(client.address)
         if as_json:
-            print_json({"address": client.address, "services": services, "served": served})
+            print_json({"address": client.address, "services": services, "served": served, "metrics": metrics})
         else:
-            _print_status(client.address, services, served)
+            _print_status(client.address, services, served, metrics)
         if set(services.values()) != {"SERVING"}:
             raise typer.Exit(Exit.UNAVAILABLE)
 
@@ -118,7 +119,17 @@ def _served(client: Client) -> list[dict[str, Any]]:
     return [{"model": model.name, "version": model.version, "state": model.state} for model in index]
 
 
-def _print_status(address: str, services: dict[str, str], served: list[dict[str, Any]]) -> None:
+def _metrics(address: str) -> dict[str, str]:
+    """Where the programs' metrics are; known only of a cluster on this machine."""
+    local = state.discover()
+    if local is None or local.address != address:
+        return {}
+    return {program: f"http://{listens}/metrics" for program, listens in local.metrics.items()}
+
+
+def _print_status(
+    address: str, services: dict[str, str], served: list[dict[str, Any]], metrics: dict[str, str]
+) -> None:
     out.print(f"[bold]{address}[/]", highlight=False)
     print_table(
         ["SERVICE", "STATE"],
@@ -131,3 +142,6 @@ def _print_status(address: str, services: dict[str, str], served: list[dict[str,
         [[entry["model"], entry["version"], entry["state"]] for entry in served],
         empty="nothing is served yet",
     )
+    if metrics:
+        out.print()
+        print_table(["PROGRAM", "METRICS"], [[program, url] for program, url in metrics.items()], empty="")

@@ -10,13 +10,13 @@ import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import state
 from .keys import ensure_identity
-from .programs import Layout, Program, local_programs
+from .programs import WITH_METRICS, Layout, Program, local_programs
 from .redis_program import RedisMissing
 from .state import LocalClusterState
 from .supervision import ProgramEvent, StartFailed, Supervisor
@@ -54,7 +54,8 @@ async def local_cluster(
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(data_dir), _run_dir() as run_dir:
         _clean_up_after(state.leftover(data_dir))
-        layout = Layout(data_dir, run_dir, ensure_identity(data_dir / "identity"), f"127.0.0.1:{_port(options.port)}")
+        identity, door = ensure_identity(data_dir / "identity"), f"127.0.0.1:{_port(options.port)}"
+        layout = Layout(data_dir, run_dir, identity, door, dict(zip(WITH_METRICS, _free_addresses(), strict=True)))
         made = programs(layout) if programs else local_programs(layout, open_predict=options.open_predict)
         logs = layout.folder("logs")
         supervisors = [Supervisor(program, logs / f"{program.name}.log", on_event) for program in made]
@@ -135,6 +136,15 @@ def _port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
+def _free_addresses() -> list[str]:
+    """A free loopback address for the metrics of each program that has some."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in WITH_METRICS]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
+
+
 @contextmanager
 def _written_down(layout: Layout, folder: Path) -> Iterator[LocalClusterState]:
     """Lets others find the cluster by a folder, for the length of the `with`."""
@@ -145,6 +155,7 @@ def _written_down(layout: Layout, folder: Path) -> Iterator[LocalClusterState]:
         data_dir=str(layout.data_dir),
         run_dir=str(layout.run_dir),
         token_file=str(layout.identity.token_file("admin")),
+        metrics=dict(layout.metrics),
     )
     state.write(written, folder)
     try:

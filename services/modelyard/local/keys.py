@@ -6,7 +6,7 @@ makes it once; what is there and good for a while is kept. Each program needs on
 
     public/keys.json          for every service
     gateway/signing-key.pem   for the gateway alone
-    gateway/token, inference/token, worker/token
+    inference/token, worker/token
     admin/token               for the person who runs the cluster
 """
 
@@ -28,7 +28,8 @@ RENEW_BEFORE_S = 30 * DAY_S
 """A token that ends sooner than this is made anew at the next start."""
 
 TENANT = "default"
-_ROLES = {"admin": "admin", "gateway": "service", "inference": "service", "worker": "worker"}
+_ROLES = {"admin": "admin", "inference": "service", "worker": "worker"}
+"""The gateway needs no token: it signs its own, for minutes (docs/adr/0009-how-a-result-becomes-a-version.md)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Identity:
         return self.folder / "gateway/signing-key.pem"
 
     def token_file(self, holder: str) -> Path:
-        """The token of `admin`, `gateway`, `inference` or `worker`."""
+        """The token of `admin`, `inference` or `worker`."""
         return self.folder / holder / "token"
 
 

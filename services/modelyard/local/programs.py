@@ -39,6 +39,8 @@ class Layout:
     identity: Identity
     door: str
     """The door's `host:port`."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Where services serve their metrics, `host:port` by program; those that are missing do not."""
 
     def socket(self, name: str) -> Path:
         """A program's Unix socket."""
@@ -53,6 +55,10 @@ class Layout:
         path = self.data_dir / name
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
+
+
+WITH_METRICS = ("gateway", "registry", "inference")
+"""Programs that serve metrics."""
 
 
 def local_programs(layout: Layout, *, open_predict: bool = False) -> list[Program]:
@@ -87,7 +93,6 @@ def _gateway(layout: Layout) -> Program:
         "REGISTRY_ADDRESS": layout.address("registry"),
         "INFERENCE_ADDRESSES": layout.address("inference"),
         "SIGNING_KEY_FILE": str(layout.identity.signing_key_file),
-        "TOKEN_FILE": str(layout.identity.token_file("gateway")),
     }, service="modelyard.v1.TrainingService")  # fmt: skip
 
 
@@ -143,7 +148,12 @@ def _door(layout: Layout) -> Program:
 
 def _service(layout: Layout, name: str, prefix: str, settings: Mapping[str, str], *, service: str = "") -> Program:
     address = layout.address(name)
-    environment = {"LISTEN": address, "TOKEN_KEYS_FILE": str(layout.identity.keys_file), **settings}
+    environment = {
+        "LISTEN": address,
+        "TOKEN_KEYS_FILE": str(layout.identity.keys_file),
+        "METRICS_LISTEN": layout.metrics.get(name, ""),
+        **settings,
+    }
     return Program(
         name,
         [sys.executable, "-m", f"modelyard.{name}"],

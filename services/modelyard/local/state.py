@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 FILE_NAME = "cluster.json"
@@ -33,6 +33,8 @@ class LocalClusterState:
     """Where its sockets are."""
     token_file: str
     """The administrator's token."""
+    metrics: dict[str, str] = field(default_factory=dict)
+    """Where programs serve their metrics: `host:port` by program."""
 
     @property
     def is_running(self) -> bool:

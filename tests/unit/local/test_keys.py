@@ -11,7 +11,7 @@ from modelyard.core.tokens import Caller, TokenSigner, TokenVerifier
 from modelyard.local import keys
 from modelyard.local.keys import Identity, ensure_identity
 
-HOLDERS = {"admin": "admin", "gateway": "service", "inference": "service", "worker": "worker"}
+HOLDERS = {"admin": "admin", "inference": "service", "worker": "worker"}
 
 
 def caller_of(identity: Identity, holder: str) -> Caller:
@@ -54,9 +54,9 @@ def test_a_token_near_its_end_is_made_anew_and_the_others_are_kept(tmp_path: Pat
 @pytest.mark.parametrize("content", [b"", b"no token", b"\xff\xfe"])
 def test_a_damaged_token_is_replaced(tmp_path: Path, content: bytes) -> None:
     identity = ensure_identity(tmp_path)
-    identity.token_file("gateway").write_bytes(content)
+    identity.token_file("inference").write_bytes(content)
     ensure_identity(tmp_path)
-    assert caller_of(identity, "gateway").subject == "gateway"
+    assert caller_of(identity, "inference").subject == "inference"
 
 
 def test_another_signing_key_makes_all_tokens_anew(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from modelyard.door.settings import DoorSettings
 from modelyard.gateway.settings import GatewaySettings
 from modelyard.inference.settings import InferenceSettings
 from modelyard.local.keys import ensure_identity
-from modelyard.local.programs import Layout, Program, local_programs
+from modelyard.local.programs import WITH_METRICS, Layout, Program, local_programs
 from modelyard.registry.settings import RegistrySettings
 from modelyard_workers.settings import WorkerSettings
 
@@ -27,7 +28,9 @@ SETTINGS: dict[str, type[BaseSettings]] = {
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     (tmp_path / "run").mkdir()
-    return Layout(tmp_path / "data", tmp_path / "run", ensure_identity(tmp_path / "data/identity"), "127.0.0.1:8500")
+    metrics = {name: f"127.0.0.1:{9000 + number}" for number, name in enumerate(WITH_METRICS)}
+    identity = ensure_identity(tmp_path / "data/identity")
+    return Layout(tmp_path / "data", tmp_path / "run", identity, "127.0.0.1:8500", metrics)
 
 
 def program(layout: Layout, name: str, **options: bool) -> Program:
@@ -80,3 +83,15 @@ def test_the_ready_file_of_a_killed_worker_counts_for_nothing(layout: Layout) ->
     assert worker.probe()
     ready.write_text("4194305\n")  # above the kernel's largest process id
     assert worker.probe()
+
+
+def test_every_service_but_the_door_and_the_worker_serves_its_metrics_at_its_own_address(layout: Layout) -> None:
+    given = {key: value for each in local_programs(layout) for key, value in each.environment.items()}
+    addresses = {key.split("_")[1].lower(): value for key, value in given.items() if key.endswith("_METRICS_LISTEN")}
+    assert addresses == dict(layout.metrics)
+    assert len(set(addresses.values())) == len(WITH_METRICS)
+
+
+def test_without_addresses_nothing_is_served(layout: Layout) -> None:
+    quiet = program(replace(layout, metrics={}), "gateway")
+    assert quiet.environment["MODELYARD_GATEWAY_METRICS_LISTEN"] == ""
