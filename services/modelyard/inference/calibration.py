@@ -18,17 +18,22 @@ from .independence import why_rows_depend
 from .samples import GUESSED_SIZES, sample_inputs
 from .sessions import REFUSALS, GraphSession
 
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+BATCH_SIZES = (1, 2, 8, 32, 128)
 TIMES = 5
 """Runs of each size, of which the best counts: what disturbs a run only ever makes it longer."""
+SIZE_S = 0.05
+"""A size is run no further once it has taken so long in all."""
 BUDGET_S = 0.3
 """No further size is tried once so much time has gone by."""
 HANDOVER_NS = 50_000
 """What a request costs besides the graph: queue, thread and answer. Joined requests share it."""
 WORTH_JOINING = 1.25
 """Requests are joined if that computes at least so many times the rows."""
-ENOUGH = 0.95
-"""The smallest batch with this share of the best throughput is as good as the best, and sooner done."""
+NO_WORSE = 0.8
+"""A larger batch with this share of the best throughput is still taken, when so many requests wait: the difference is
+within what two measurements differ by, and a bound too low costs more than one too high."""
+UNMEASURED = 4
+"""Where there was no time to measure larger batches and the largest was the best, they may be so many times larger."""
 HALF = 0.5
 INLINE_NS = 150_000
 """Batches that take less are computed in the event loop: it spends about that much on waking a thread and being woken
@@ -89,8 +94,8 @@ def _measure(session: GraphSession, max_batch_size: int) -> tuple[Figure, ...]:
     figures: list[Figure] = []
     until = time.monotonic() + BUDGET_S
     for rows in BATCH_SIZES if session.signature.batched else (1,):
-        # The next size takes up to twice as long as the last.
-        late = figures and time.monotonic() + 2 * figures[-1].run_ns / 1e9 > until
+        # Two runs of the next size, which take up to four times as long as the last.
+        late = figures and time.monotonic() + 2 * 4 * figures[-1].run_ns / 1e9 > until
         if rows > max_batch_size or late:
             break
         inputs = sample_inputs(session.signature, [1.0] * rows, size)
@@ -115,12 +120,13 @@ def _accepted_size(session: GraphSession) -> int | None:
 def _best_ns(session: GraphSession, inputs: Mapping[str, Array], until: float) -> int:
     """The best of a few runs, the first of which prepares what later ones need."""
     best = 0
+    begun = time.monotonic()
     for run in range(TIMES + 1):
         start = time.perf_counter_ns()
         session.run(inputs, session.all_outputs)
         took = time.perf_counter_ns() - start
         best = took if run <= 1 else min(best, took)
-        if time.monotonic() > until:
+        if run and time.monotonic() > min(until, begun + SIZE_S):
             break
     return best
 
@@ -132,11 +138,11 @@ def _batch_sizes(figures: tuple[Figure, ...], wishes: Wishes) -> tuple[int, int]
     best = max(map(_rate, figures))
     if best < WORTH_JOINING * _rate(figures[0]) and not wishes.batching:
         return 1, 1
-    enough = next(figure.rows for figure in figures if _rate(figure) >= ENOUGH * best)
     half = next(figure.rows for figure in figures if _rate(figure) >= HALF * best)
-    # Where the largest size measured is the best, larger ones would be no worse.
-    most = enough if enough < figures[-1].rows else max(enough, BATCH_SIZES[-1])
-    return max(2, min(most, wishes.max_batch_size)), half
+    most = max(figure.rows for figure in figures if _rate(figure) >= NO_WORSE * best)
+    if most == figures[-1].rows:
+        most = min(UNMEASURED * most, max(most, BATCH_SIZES[-1]))
+    return max(2, min(most, wishes.max_batch_size)), min(half, most)
 
 
 def _rate(figure: Figure) -> float:

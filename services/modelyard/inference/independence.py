@@ -54,7 +54,9 @@ def _compare(
             if together[index].shape[:1] != (len(order),):
                 return f"the output {tensor.name} does not have one row for each row of the inputs"
             for place, row in enumerate(order):
-                if row < len(alone) and not _same(together[index][place], alone[row][index], tensor.datatype):
+                if row < len(alone) and not _same(
+                    together[index][place : place + 1], alone[row][index], tensor.datatype
+                ):
                     return f"the rows of the output {tensor.name} depend on one another"
     return ""
 
@@ -65,11 +67,10 @@ def _run(
     return session.run(take_rows(inputs, rows), session.all_outputs, control)
 
 
-def _same(got: Array, alone: Array, datatype: Datatype) -> bool:
-    """Whether a row is what it was alone, but for noise. `alone` still has its batch dimension of 1."""
-    if alone.shape != (1, *got.shape):
+def _same(got: Array, expected: Array, datatype: Datatype) -> bool:
+    """Whether a row is what it was alone, but for noise. Both have a batch dimension of 1."""
+    if expected.shape != got.shape:
         return False
-    expected = alone[0]
     if datatype.name == "BF16":
         got, expected = from_bfloat16(got), from_bfloat16(expected)
     elif got.dtype.kind != "f":

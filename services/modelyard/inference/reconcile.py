@@ -52,7 +52,7 @@ class Reconciler:
         self._passed = asyncio.Condition()
         self._loads: dict[tuple[str, int], tuple[WantedVersion, asyncio.Task[None]]] = {}
         self._backoffs: dict[tuple[str, int], Backoff] = {}
-        self._retirements: set[asyncio.Task[None]] = set()
+        self._retirements: dict[asyncio.Task[None], LoadedVersion] = {}
         self._parking = Parking(table, self._park, turn_s=turn_s)
         loader.budget.make_room = self._parking.make_room
         self.observers: list[Observer] = []
@@ -123,7 +123,10 @@ class Reconciler:
                 log.exception("reconciling failed")
 
     async def stop(self) -> None:
-        """Gives up loads and frees every version. The server must have stopped."""
+        """Gives up loads and frees every version. The server must have stopped: nobody is answered any more."""
+        retiring = self._retirements.values()
+        for version in [*retiring, *(one for entry in self._table.models.values() for one in entry.loaded.values())]:
+            version.abort()
         loads = [task for _, task in self._loads.values()]
         for task in loads:
             task.cancel()
@@ -238,8 +241,8 @@ class Reconciler:
         entry.retiring.add(version.wanted.number)
         self._parking.leaving_bytes += version.room.size_bytes
         task = asyncio.create_task(self._retire(entry, version), name=f"retire {version.wanted}")
-        self._retirements.add(task)
-        task.add_done_callback(self._retirements.discard)
+        self._retirements[task] = version
+        task.add_done_callback(self._retirements.pop)
 
     async def _retire(self, entry: ModelEntry, version: LoadedVersion) -> None:
         try:

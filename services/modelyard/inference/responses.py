@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from modelyard.oip import open_inference_pb2 as pb
 
-from .batches import OutputContents
+from .batches import DEFAULT_PRIORITY, PRIORITY_LEVELS, OutputContents
+from .execution import ExecutionPlan
 from .shared_memory import Region
 from .signature import TensorInfo
 from .statistics import Duration, VersionStatistics
@@ -68,7 +69,9 @@ def config(entry: ModelEntry, version: LoadedVersion, *, on_gpu: bool) -> pb.Mod
         answer.input.add(name=tensor.name, data_type=_DATA_TYPES[tensor.datatype.name], dims=tensor.shape[first:])
     for tensor in version.signature.outputs:
         answer.output.add(name=tensor.name, data_type=_DATA_TYPES[tensor.datatype.name], dims=tensor.shape[first:])
-    for name, value in _config_parameters(entry, version):
+    if version.execution.batching:
+        answer.dynamic_batching.CopyFrom(_dynamic_batching(version.execution))
+    for name, value in (*_config_parameters(entry, version), *_execution_parameters(version.execution)):
         answer.parameters[name].string_value = value
     return answer
 
@@ -141,6 +144,24 @@ def _provenance(version: LoadedVersion) -> Iterator[tuple[str, str]]:
     yield "digest", wanted.digest
     origin = {"training_job": wanted.training_job, "dataset": wanted.dataset, "dataset_digest": wanted.dataset_digest}
     yield from ((name, value) for name, value in origin.items() if value)
+
+
+def _dynamic_batching(plan: ExecutionPlan) -> pb.ModelDynamicBatching:
+    return pb.ModelDynamicBatching(
+        preferred_batch_size=[plan.batch_rows],
+        priority_levels=PRIORITY_LEVELS,
+        default_priority_level=DEFAULT_PRIORITY,
+        default_queue_policy=pb.ModelQueuePolicy(max_queue_size=plan.queue_size),
+    )
+
+
+def _execution_parameters(plan: ExecutionPlan) -> Iterator[tuple[str, str]]:
+    """How a version computes, and what was measured to decide that."""
+    yield "batching", plan.reason
+    yield "graph_threads", str(plan.graph_threads)
+    yield "inline_rows", str(plan.inline_rows)
+    if plan.figures:
+        yield "measured_us", " ".join(f"{figure.rows}:{figure.run_ns // 1000}" for figure in plan.figures)
 
 
 def _config_parameters(entry: ModelEntry, version: LoadedVersion) -> Iterator[tuple[str, str]]:

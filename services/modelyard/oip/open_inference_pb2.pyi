@@ -1158,6 +1158,74 @@ class ModelTransactionPolicy(_message.Message):
 Global___ModelTransactionPolicy: _TypeAlias = ModelTransactionPolicy  # noqa: Y015
 
 @_typing.final
+class ModelQueuePolicy(_message.Message):
+    """Which requests a queue takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_QUEUE_SIZE_FIELD_NUMBER: _builtins.int
+    max_queue_size: _builtins.int
+    """Requests that may wait; one more is answered RESOURCE_EXHAUSTED."""
+    def __init__(
+        self,
+        *,
+        max_queue_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_queue_size", b"max_queue_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelQueuePolicy: _TypeAlias = ModelQueuePolicy  # noqa: Y015
+
+@_typing.final
+class ModelDynamicBatching(_message.Message):
+    """How requests are computed together. A batch never waits for more requests while a runner is idle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFERRED_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_DELAY_MICROSECONDS_FIELD_NUMBER: _builtins.int
+    PRESERVE_ORDERING_FIELD_NUMBER: _builtins.int
+    PRIORITY_LEVELS_FIELD_NUMBER: _builtins.int
+    DEFAULT_PRIORITY_LEVEL_FIELD_NUMBER: _builtins.int
+    DEFAULT_QUEUE_POLICY_FIELD_NUMBER: _builtins.int
+    max_queue_delay_microseconds: _builtins.int
+    """How long a request waits for others on an idle server: not at all."""
+    preserve_ordering: _builtins.bool
+    """Whether answers come in the order of the requests: no."""
+    priority_levels: _builtins.int
+    """Priorities are 1, served first, to so many."""
+    default_priority_level: _builtins.int
+    """The priority of a request that names none."""
+    @_builtins.property
+    def preferred_batch_size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The most rows of requests that are joined."""
+
+    @_builtins.property
+    def default_queue_policy(self) -> Global___ModelQueuePolicy:
+        """The queue of every priority: they share one bound."""
+
+    def __init__(
+        self,
+        *,
+        preferred_batch_size: _abc.Iterable[_builtins.int] | None = ...,
+        max_queue_delay_microseconds: _builtins.int = ...,
+        preserve_ordering: _builtins.bool = ...,
+        priority_levels: _builtins.int = ...,
+        default_priority_level: _builtins.int = ...,
+        default_queue_policy: Global___ModelQueuePolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_queue_policy", b"default_queue_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_priority_level", b"default_priority_level", "default_queue_policy", b"default_queue_policy", "max_queue_delay_microseconds", b"max_queue_delay_microseconds", "preferred_batch_size", b"preferred_batch_size", "preserve_ordering", b"preserve_ordering", "priority_levels", b"priority_levels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelDynamicBatching: _TypeAlias = ModelDynamicBatching  # noqa: Y015
+
+@_typing.final
 class ModelConfig(_message.Message):
     """How a model is served. Of the fields that the protocol knows, those that a pod fills."""
 
@@ -1192,6 +1260,7 @@ class ModelConfig(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     INSTANCE_GROUP_FIELD_NUMBER: _builtins.int
     DEFAULT_MODEL_FILENAME_FIELD_NUMBER: _builtins.int
+    DYNAMIC_BATCHING_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     MODEL_TRANSACTION_POLICY_FIELD_NUMBER: _builtins.int
@@ -1222,9 +1291,15 @@ class ModelConfig(_message.Message):
         """Where predictions are computed."""
 
     @_builtins.property
+    def dynamic_batching(self) -> Global___ModelDynamicBatching:
+        """How requests are computed together; absent if they are not."""
+
+    @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___ModelParameter]:
         """Where the version came from: `version`, `digest`, `training_job`, `dataset`, `dataset_digest`, `spec_digest`,
-        `opset_version`, `ir_version`, `aliases`, as far as known.
+        `opset_version`, `ir_version`, `aliases`, as far as known. How it computes: `batching` says why requests are joined,
+        or not; `graph_threads`; `inline_rows`, batches of up to so many rows are computed without a thread of their own;
+        `measured_us`, as in `1:35 8:41`, what a run over so many rows took when the version was loaded, in microseconds.
         """
 
     @_builtins.property
@@ -1242,13 +1317,14 @@ class ModelConfig(_message.Message):
         output: _abc.Iterable[Global___ModelOutput] | None = ...,
         instance_group: _abc.Iterable[Global___ModelInstanceGroup] | None = ...,
         default_model_filename: _builtins.str = ...,
+        dynamic_batching: Global___ModelDynamicBatching | None = ...,
         parameters: _abc.Mapping[_builtins.str, Global___ModelParameter] | None = ...,
         backend: _builtins.str = ...,
         model_transaction_policy: Global___ModelTransactionPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model_transaction_policy", b"model_transaction_policy", "version_policy", b"version_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic_batching", b"dynamic_batching", "model_transaction_policy", b"model_transaction_policy", "version_policy", b"version_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "default_model_filename", b"default_model_filename", "input", b"input", "instance_group", b"instance_group", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "parameters", b"parameters", "platform", b"platform", "version_policy", b"version_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "default_model_filename", b"default_model_filename", "dynamic_batching", b"dynamic_batching", "input", b"input", "instance_group", b"instance_group", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "parameters", b"parameters", "platform", b"platform", "version_policy", b"version_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
