@@ -13,12 +13,13 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+import pytest
 
 from modelyard.core.channels import aio_channel, fixed_token
 from modelyard.core.probe import probe
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.service import AioInferenceStub
-from support import graphs
+from support import graphs, hostile_graphs
 from support.identity import Identity
 from support.inference_pod import infer_request, output, row
 from support.served_registry import ServedRegistry
@@ -139,3 +140,21 @@ async def test_the_program_imports_no_more_than_it_may() -> None:
     modules = {name.partition(".")[0] for name in json.loads(out)}
     assert {"onnxruntime", "numpy", "grpc"} <= modules
     assert not modules & {"torch", "onnx", "sqlalchemy", "celery", "pyarrow"}
+
+
+@pytest.mark.parametrize("lane", ["express", "plain"])
+async def test_the_program_ends_while_a_graph_computes_for_ever(
+    lane: str, registry: ServedRegistry, registry_address: str, identity: Identity, tmp_path: Path
+) -> None:
+    registry.add("endless", hostile_graphs.looping())
+    settings = {"LANE": lane, "DRAIN_DELAY_S": "0", "SHUTDOWN_GRACE_S": "0.5", "MAX_RUN_S": "3600"}
+    async with program(registry_address, identity, tmp_path, **settings) as (process, address):
+        await serving(address, "endless")
+        async with aio_channel(address, fixed_token(identity.token("predictor"))) as channel:
+            stub = AioInferenceStub(channel)
+            stuck = asyncio.ensure_future(stub.ModelInfer(infer_request("endless", row(2.0**62))))
+            await asyncio.wait([stuck], timeout=0.5)
+            assert not stuck.done()
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 30) == 0
+            assert isinstance((await asyncio.gather(stuck, return_exceptions=True))[0], grpc.aio.AioRpcError)
