@@ -75,8 +75,18 @@ def test_reserved_names_are_refused_but_for_the_one_that_clients_send() -> None:
 
 
 def test_other_parameters_are_the_caller_s_own_affair() -> None:
-    own = {"headers": Parameter(), "binary_data_output": Parameter(bool_param=True), "x": Parameter(double_param=0.5)}
+    own = {
+        "headers": Parameter(string_param="h"),
+        "binary_data_output": Parameter(bool_param=True),
+        "x": Parameter(double_param=0.5),
+    }
     assert priority_of(**own, priority=Parameter(uint64_param=2)) == 2
+
+
+def test_a_parameter_has_a_value() -> None:
+    with pytest.raises(InvalidFields) as raised:
+        priority_of(mine=Parameter())
+    assert raised.value.violations[0].field == "parameters[mine]"
 
 
 @pytest.mark.parametrize(
