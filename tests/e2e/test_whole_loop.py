@@ -109,7 +109,7 @@ def test_the_command_does_the_whole_loop(cluster: UpCluster, diabetes_csv: Path,
     assert job["model_version"] == "models/command/versions/1"
     eventually_sync(lambda: cluster.run("predict", "command", "--data", json.dumps(ROW.tolist())).returncode == 0)
     assert cluster.json("predict", "command", "--data", json.dumps(ROW.tolist()))["version"] == "1"
-    assert cluster.json("models", "promote", "command", "1", "--alias", "canary")["version"] == "1"
+    assert cluster.json("models", "promote", "command", "1", "--alias", "canary")["model_alias"]["version"] == "1"
     assert cluster.json("models", "show", "command")["model"]["aliases"] == {"live": "1", "canary": "1"}
     assert "canary" in cluster.run("models", "history", "command").stdout
     assert cluster.run("models", "show", "absent").returncode == 3

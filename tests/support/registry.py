@@ -44,12 +44,19 @@ def registry_settings(identity: Identity, folder: Path, **options: Any) -> Regis
 class RegistryClient:
     """Stubs with a token, and the calls that tests make often."""
 
-    def __init__(self, channel: grpc.aio.Channel, registry: Registry) -> None:
-        self.registry = registry
+    def __init__(self, channel: grpc.aio.Channel, registry: Registry | None = None) -> None:
+        """`registry`: None if it is a program of its own."""
+        self._registry = registry
         self.models = model_service_pb2_grpc.ModelServiceStub(channel)
         self.pods = pod_service_pb2_grpc.PodServiceStub(channel)
         self.datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
         self.artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(channel)
+
+    @property
+    def registry(self) -> Registry:
+        """The registry itself."""
+        assert self._registry is not None, "the registry is a program of its own"
+        return self._registry
 
     async def upload(self, content: bytes, *, chunk_bytes: int = 1024 * 1024) -> str:
         """Makes the content a blob and answers its digest."""

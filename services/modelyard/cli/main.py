@@ -8,7 +8,7 @@ import typer
 
 import modelyard
 
-from . import cluster, conformance, datasets, models, predictions, tokens, training
+from . import cluster, conformance, datasets, models, predictions, promotion, tokens, traffic, training
 from .output import out
 
 app = typer.Typer(
@@ -19,6 +19,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=True,
 )
+models.app.command("promote")(promotion.promote)
+models.app.command("pods")(promotion.pods)
+models.app.command("traffic")(traffic.traffic)
+models.app.command("shadow")(traffic.shadow)
 app.add_typer(training.app, name="train")
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

@@ -13,11 +13,9 @@ from modelyard.v1.model_pb2 import ModelVersion, ServingConfig
 from modelyard.v1.tensor_pb2 import DataType, TensorSpec
 
 from .output import JsonFlag, as_dict, errors_explained, last_part, out, print_json, print_table, size, when
+from .traffic import AliasOption, ModelArgument, ReasonOption, traffic_text
 
 app = typer.Typer(help="Models, their versions and what is served.", no_args_is_help=True)
-
-ModelArgument = Annotated[str, typer.Argument(help="The model's id.", metavar="MODEL")]
-AliasOption = Annotated[str, typer.Option(help="The alias to move.")]
 
 
 class Batching(StrEnum):
@@ -33,8 +31,6 @@ _BATCHING = {
     Batching.ON: ServingConfig.BATCHING_ON,
     Batching.OFF: ServingConfig.BATCHING_OFF,
 }
-
-ReasonOption = Annotated[str, typer.Option(help="Why, for the history.")]
 
 
 @app.command("list")
@@ -71,6 +67,10 @@ def show(model: ModelArgument, as_json: JsonFlag = False) -> None:
             return
         aliases = {number: alias for alias, number in found.aliases.items()}
         out.print(f"[bold]{found.name}[/] {found.description}", highlight=False)
+        for alias in sorted(found.aliases):
+            shown = client.models.alias(model, alias)
+            if shown.HasField("traffic"):
+                out.print(f"{alias}: {traffic_text(shown.version, shown.traffic)}", highlight=False)
         if found.HasField("serving"):
             out.print(f"served with {_settings(found.serving)}", highlight=False)
         print_table(
@@ -142,23 +142,6 @@ def _tensor(spec: TensorSpec) -> str:
 
 
 @app.command()
-def promote(
-    model: ModelArgument,
-    version: Annotated[int, typer.Argument(min=1, help="The version's number.")],
-    alias: AliasOption = "live",
-    reason: ReasonOption = "",
-    as_json: JsonFlag = False,
-) -> None:
-    """Point an alias (`live` unless said otherwise) to a version: every pod serves it within seconds."""
-    with errors_explained(), Client() as client:
-        moved = client.models.promote(model, version, alias=alias, reason=reason)
-        if as_json:
-            print_json(moved)
-        else:
-            out.print(f"{model} {alias} → {moved.version}", highlight=False)
-
-
-@app.command()
 def rollback(
     model: ModelArgument, alias: AliasOption = "live", reason: ReasonOption = "", as_json: JsonFlag = False
 ) -> None:
@@ -168,7 +151,7 @@ def rollback(
         if as_json:
             print_json(moved)
         else:
-            out.print(f"{model} {alias} → {moved.version}", highlight=False)
+            out.print(f"{model} {alias} → {traffic_text(moved.version, moved.traffic)}", highlight=False)
 
 
 @app.command()
@@ -191,8 +174,8 @@ def history(
                     str(change.sequence),
                     when(change.time),
                     change.alias,
-                    str(change.previous_version or "–"),
-                    str(change.version or "–"),
+                    traffic_text(change.previous_version, change.previous_traffic),
+                    traffic_text(change.version, change.traffic),
                     change.actor,
                     change.reason,
                 ]

@@ -18,6 +18,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from modelyard.core.errors import ModelyardError, RemoteError, to_status
@@ -92,9 +93,9 @@ def _explain(error: RemoteError) -> None:
     if error.violations:
         complain("the request was refused:")
         for violation in error.violations:
-            err.print(f"  [bold]{violation.field}[/]: {violation.description}", highlight=False)
+            err.print(f"  [bold]{escape(violation.field)}[/]: {escape(violation.description)}", highlight=False)
     else:
-        complain(f"{error.message} [dim]({error.reason or error.code.name})[/]")
+        complain(f"{escape(error.message)} [dim]({error.reason or error.code.name})[/]")
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
         err.print("  [dim]MODELYARD_TOKEN holds the token; `modelyard token create` makes one[/]")
     if error.metadata.get("request_id") and error.code is grpc.StatusCode.INTERNAL:

@@ -76,6 +76,12 @@ def translated() -> Iterator[None]:
         raise_remote(error)
 
 
+def is_break(error: RemoteError) -> bool:
+    """Whether the connection broke, rather than a service having answered: an INTERNAL without a reason is a reset."""
+    reset = error.code is grpc.StatusCode.INTERNAL and not error.reason
+    return reset or error.code is grpc.StatusCode.UNAVAILABLE
+
+
 def pages(fetch: Callable[[str], tuple[list[Answer], str]], limit: int | None) -> Iterator[Answer]:
     """All items of a paged list, at most `limit`. `fetch` takes a page token and answers a page and the next token."""
     token, given = "", 0
@@ -90,4 +96,4 @@ def pages(fetch: Callable[[str], tuple[list[Answer], str]], limit: int | None) -
             return
 
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Connection", "Endpoint", "RemoteError", "pages", "translated"]
+__all__ = ["DEFAULT_TIMEOUT_S", "Connection", "Endpoint", "RemoteError", "is_break", "pages", "translated"]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 
+import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from modelyard.v1 import model_pb2 as model_pb
 from modelyard.v1 import model_service_pb2 as pb
+from modelyard.v1 import pod_pb2, pod_service_pb2
 from modelyard.v1.model_service_pb2_grpc import ModelServiceStub
+from modelyard.v1.pod_service_pb2_grpc import PodServiceStub
 
-from .connection import DEFAULT_TIMEOUT_S, Connection, pages, translated
+from .connection import DEFAULT_TIMEOUT_S, Connection, RemoteError, is_break, pages, translated
+
+_RECONNECT_PAUSE_S = 0.3
 
 
 class ModelsClient:
@@ -19,6 +26,7 @@ class ModelsClient:
 
     def __init__(self, connection: Connection) -> None:
         self._stub = ModelServiceStub(connection.channel)
+        self._pods = PodServiceStub(connection.channel)
 
     def get(self, model: str) -> model_pb.Model:
         """One model."""
@@ -68,11 +76,70 @@ class ModelsClient:
 
         return pages(fetch, limit)
 
+    def promotion(
+        self,
+        model: str,
+        version: int,
+        *,
+        alias: str = "live",
+        etag: str = "",
+        reason: str = "",
+        wait_s: float = 60.0,
+        keep_when_broken: bool = False,
+    ) -> Iterator[pb.PromoteModelVersionResponse]:
+        """Points an alias to a version and tells how each pod comes to serve it, until all do: the last one's `served`.
+
+        A broken connection is taken up again. Raises RemoteError with the reason VERSION_BROKEN if the version cannot
+        be served (the alias is back where it was, unless `keep_when_broken`), NOT_SERVED_YET after `wait_s` seconds,
+        CONFLICT for the etag or if somebody moves the alias meanwhile.
+        """
+        request = pb.PromoteModelVersionRequest(
+            name=f"models/{model}/versions/{version}", alias=alias, etag=etag, request_id=uuid.uuid4().hex,
+            reason=reason, wait_timeout=_duration(wait_s), keep_when_broken=keep_when_broken,
+        )  # fmt: skip
+        give_up = time.monotonic() + wait_s
+        while True:
+            try:
+                yield from self._stub.PromoteModelVersion(request)
+                return
+            except grpc.RpcError as failure:
+                error = RemoteError.from_rpc(failure)
+                left_s = give_up - time.monotonic()
+                if left_s <= 0 or not is_break(error):
+                    raise error from failure
+            request.wait_timeout.CopyFrom(_duration(left_s))
+            time.sleep(_RECONNECT_PAUSE_S)
+
     def promote(
-        self, model: str, version: int, *, alias: str = "live", etag: str = "", reason: str = ""
+        self, model: str, version: int, *, alias: str = "live", reason: str = "", wait_s: float = 60.0
+    ) -> pb.PromoteModelVersionResponse:
+        """Points an alias to a version and answers the receipt once every live pod serves it; see `promotion`."""
+        *_before, receipt = self.promotion(model, version, alias=alias, reason=reason, wait_s=wait_s)
+        return receipt
+
+    def alias(self, model: str, alias: str = "live") -> model_pb.ModelAlias:
+        """One alias."""
+        request = pb.GetModelAliasRequest(name=f"models/{model}/aliases/{alias}")
+        with translated():
+            return self._stub.GetModelAlias(request, timeout=DEFAULT_TIMEOUT_S)
+
+    def set_alias(
+        self,
+        model: str,
+        version: int,
+        *,
+        alias: str = "live",
+        traffic: model_pb.Traffic | None = None,
+        etag: str = "",
+        reason: str = "",
     ) -> model_pb.ModelAlias:
-        """Points an alias to a version. With `etag` only if nobody has moved it since it was read."""
-        target = model_pb.ModelAlias(name=f"models/{model}/aliases/{alias}", version=version, etag=etag)
+        """Points an alias to a version, and with `traffic` a share of its callers to others. Does not wait for pods.
+
+        With `etag` only if nobody has moved it since it was read.
+        """
+        target = model_pb.ModelAlias(
+            name=f"models/{model}/aliases/{alias}", version=version, traffic=traffic, etag=etag
+        )
         request = pb.SetModelAliasRequest(model_alias=target, request_id=uuid.uuid4().hex, reason=reason)
         with translated():
             return self._stub.SetModelAlias(request, timeout=DEFAULT_TIMEOUT_S)
@@ -85,6 +152,23 @@ class ModelsClient:
         with translated():
             return self._stub.RollbackModelAlias(request, timeout=DEFAULT_TIMEOUT_S)
 
+    def shadow_report(self, model: str, *, alias: str = "live") -> model_pb.ShadowReport:
+        """How the answers of the alias's shadow version compare with those that callers get."""
+        request = pb.GetShadowReportRequest(name=f"models/{model}/aliases/{alias}")
+        with translated():
+            return self._stub.GetShadowReport(request, timeout=DEFAULT_TIMEOUT_S)
+
+    def pods(self, model: str = "", *, limit: int | None = None) -> Iterator[pod_pb2.Pod]:
+        """The inference pods and what each serves: of one model, or of all."""
+
+        def fetch(token: str) -> tuple[list[pod_pb2.Pod], str]:
+            request = pod_service_pb2.ListPodsRequest(page_token=token, model=f"models/{model}" if model else "")
+            with translated():
+                page = self._pods.ListPods(request, timeout=DEFAULT_TIMEOUT_S)
+            return list(page.pods), page.next_page_token
+
+        return pages(fetch, limit)
+
     def history(self, model: str, *, alias: str = "", limit: int | None = None) -> Iterator[model_pb.ModelAliasChange]:
         """Every move of a model's aliases, newest first."""
 
@@ -95,3 +179,9 @@ class ModelsClient:
             return list(page.changes), page.next_page_token
 
         return pages(fetch, limit)
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration

@@ -14,7 +14,7 @@ from modelyard.v1 import training_service_pb2 as pb
 from modelyard.v1.training_service_pb2_grpc import TrainingServiceStub
 from modelyard.v1.training_spec_pb2 import TrainingSpec
 
-from .connection import DEFAULT_TIMEOUT_S, Connection, pages, translated
+from .connection import DEFAULT_TIMEOUT_S, Connection, is_break, pages, translated
 
 State = job_pb.TrainingJob.State
 TERMINAL_STATES = frozenset({State.STATE_SUCCEEDED, State.STATE_CANCELLED, State.STATE_FAILED})
@@ -90,7 +90,7 @@ class TrainingClient:
                 error = RemoteError.from_rpc(failure)
                 broken_since = broken_since or time.monotonic()
                 hopeless = time.monotonic() - broken_since > _RECONNECT_FOR_S
-                if hopeless or not _is_break(error):
+                if hopeless or not is_break(error):
                     raise error from failure
                 time.sleep(_RECONNECT_PAUSE_S)
 
@@ -99,9 +99,3 @@ class TrainingClient:
         for _event in self.watch(name):
             pass
         return self.get(name)
-
-
-def _is_break(error: RemoteError) -> bool:
-    """Whether the connection broke, rather than a service having answered: an INTERNAL without a reason is a reset."""
-    reset = error.code is grpc.StatusCode.INTERNAL and not error.reason
-    return reset or error.code is grpc.StatusCode.UNAVAILABLE

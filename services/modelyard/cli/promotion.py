@@ -1,0 +1,124 @@
+"""`modelyard models promote` and `pods`: a version on its way to every pod."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from modelyard.client import Client, RemoteError
+from modelyard.v1.model_service_pb2 import PodReceipt, PromoteModelVersionResponse
+from modelyard.v1.pod_pb2 import Pod, PodVersion
+
+from .output import Exit, JsonFlag, complain, err, errors_explained, last_part, out, print_json, print_table
+from .traffic import AliasOption, ModelArgument, ReasonOption
+
+_STYLES = {"PENDING": "dim", "LOADING": "cyan", "SERVING": "green", "FAILED": "red"}
+
+
+def promote(
+    model: ModelArgument,
+    version: Annotated[int, typer.Argument(min=1, help="The version's number.")],
+    alias: AliasOption = "live",
+    reason: ReasonOption = "",
+    wait: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait for the pods.")] = 60.0,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Move the alias and look no further.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the alias moved if the version is broken.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Point an alias to a version, and watch every pod come to serve it.
+
+    Exit code 0 when all do, 1 if the version is broken (the alias is back where it was), 5 if they do not yet.
+    """
+    with errors_explained(), Client() as client:
+        if no_wait:
+            moved = client.models.set_alias(model, version, alias=alias, reason=reason)
+            if as_json:
+                print_json(moved)
+            else:
+                out.print(f"{model} {alias} → {moved.version}", highlight=False)
+            return
+        steps = client.models.promotion(model, version, alias=alias, reason=reason, wait_s=wait, keep_when_broken=keep)
+        try:
+            receipt = _last(steps) if as_json else _draw(steps)
+        except RemoteError as error:
+            if error.reason != "VERSION_BROKEN":
+                raise
+            complain(escape(error.message))
+            raise typer.Exit(Exit.FAILED) from error
+        if as_json:
+            print_json(receipt)
+        else:
+            out.print(f"{model} {alias} → {version}, served by {len(receipt.pods)} pods", highlight=False)
+
+
+def _last(steps: Iterable[PromoteModelVersionResponse]) -> PromoteModelVersionResponse:
+    *_before, receipt = steps
+    return receipt
+
+
+def _draw(steps: Iterable[PromoteModelVersionResponse]) -> PromoteModelVersionResponse:
+    """A line per pod, drawn anew with every step; answers the last one."""
+    receipt = PromoteModelVersionResponse()
+    with Live(console=err, auto_refresh=False) as live:
+        for receipt in steps:
+            table = Table.grid(padding=(0, 2))
+            for pod in receipt.pods:
+                table.add_row(f"  {pod.display_name}", _styled(pod.state), _detail(pod))
+            if not receipt.pods:
+                table.add_row("  [yellow]no pod is alive[/]")
+            live.update(table, refresh=True)
+    return receipt
+
+
+def _detail(pod: PodReceipt) -> str:
+    loaded = f"[dim]{pod.digest[:12]}, loaded in {_milliseconds(pod)}[/]" if pod.digest else ""
+    return escape(pod.reason) or loaded
+
+
+def _styled(state: PodVersion.State.ValueType) -> str:
+    name = PodVersion.State.Name(state).removeprefix("STATE_") if state in PodVersion.State.values() else str(state)
+    return f"[{_STYLES.get(name, 'yellow')}]{name.lower()}[/]"
+
+
+def _milliseconds(version: PodReceipt | PodVersion) -> str:
+    return f"{version.load_time.ToNanoseconds() / 1e6:.0f} ms"
+
+
+def pods(
+    model: Annotated[str, typer.Argument(help="Only this model.", metavar="[MODEL]")] = "", as_json: JsonFlag = False
+) -> None:
+    """Show the inference pods and what each of them serves."""
+    with errors_explained(), Client() as client:
+        found = list(client.models.pods(model))
+        if as_json:
+            print_json(found)
+            return
+        print_table(
+            ["POD", "MODEL", "VERSION", "ALIASES", "STATE", "DIGEST", "LOADED IN", "WHY"],
+            [row for pod in found for row in _rows(pod)],
+            empty="no pod is alive",
+        )
+
+
+def _rows(pod: Pod) -> list[list[str]]:
+    name = pod.display_name + (" [yellow](draining)[/]" if pod.state == Pod.STATE_DRAINING else "")
+    if not pod.versions:
+        return [[name, *["–"] * 6, ""]]
+    return [
+        [
+            name,
+            version.name.split("/")[1],
+            last_part(version.name),
+            ", ".join(version.aliases),
+            _styled(version.state),
+            version.digest[:12],
+            _milliseconds(version) if version.HasField("load_time") else "",
+            escape(version.reason),
+        ]
+        for version in pod.versions
+    ]
