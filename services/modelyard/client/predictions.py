@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from modelyard.oip.service import InferenceStub
 from modelyard.oip.tensors import add_input, output_arrays
 
 from .connection import DEFAULT_TIMEOUT_S, Connection, translated
+
+ENDING_WITH_ERRORS = (("triton_grpc_error", "true"),)
+"""Metadata: the first error ends a stream with its status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,53 @@ class PredictionsClient:
         self, model: str, inputs: Mapping[str, ArrayLike], *, version: int | str = "", timeout_s: float = 30.0
     ) -> Prediction:
         """See `Client.predict`. Values are converted to the types that the model declares."""
-        types = {tensor.name: tensor.datatype for tensor in self.metadata(model, version=version).inputs}
-        request = pb.ModelInferRequest(model_name=model, model_version=str(version))
-        for name, values in inputs.items():
-            datatype = types.get(name, "")
-            add_input(request, name, _converted(values, datatype), "BF16" if datatype == "BF16" else "")
+        request = self._request(model, inputs, version)
         try:
             with translated():
                 response = self._stub.ModelInfer(request, timeout=timeout_s)
         except RemoteError:
             self._metadata.pop((model, str(version)), None)  # the signature may have changed with the version
             raise
-        return Prediction(output_arrays(response), response.model_name, response.model_version)
+        return _prediction(response)
+
+    def stream(
+        self,
+        model: str,
+        requests: Iterable[Mapping[str, ArrayLike]],
+        *,
+        version: int | str = "",
+        timeout_s: float | None = None,
+    ) -> Iterator[Prediction]:
+        """Predictions over one connection to one pod, in the order of `requests`; several are computed at once.
+
+        `requests` is read ahead, in another thread, as fast as the pod takes them. The first error ends the stream,
+        with RemoteError, or with what reading `requests` raised. `timeout_s`: for all of it; default none.
+        """
+        broken: list[BaseException] = []
+        call = self._stub.ModelStreamInfer(
+            _noting(broken, (self._request(model, inputs, version) for inputs in requests)),
+            timeout=timeout_s, metadata=ENDING_WITH_ERRORS,
+        )  # fmt: skip
+        try:
+            with translated():
+                for reply in call:
+                    yield _prediction(reply.infer_response)
+        except RemoteError:
+            if broken:
+                raise broken[0] from None
+            self._metadata.pop((model, str(version)), None)
+            raise
+        finally:
+            call.cancel()
+
+    def _request(self, model: str, inputs: Mapping[str, ArrayLike], version: int | str) -> pb.ModelInferRequest:
+        """The request, with values as the types that the model declares."""
+        types = {tensor.name: tensor.datatype for tensor in self.metadata(model, version=version).inputs}
+        request = pb.ModelInferRequest(model_name=model, model_version=str(version))
+        for name, values in inputs.items():
+            datatype = types.get(name, "")
+            add_input(request, name, _converted(values, datatype), "BF16" if datatype == "BF16" else "")
+        return request
 
     def metadata(self, model: str, *, version: int | str = "") -> pb.ModelMetadataResponse:
         """Names, types and shapes of a model's inputs and outputs, asked for once per model and version."""
@@ -73,6 +111,19 @@ class PredictionsClient:
         with translated():
             index = self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=DEFAULT_TIMEOUT_S)
         return list(index.models)
+
+
+def _prediction(response: pb.ModelInferResponse) -> Prediction:
+    return Prediction(output_arrays(response), response.model_name, response.model_version)
+
+
+def _noting(broken: list[BaseException], requests: Iterator[pb.ModelInferRequest]) -> Iterator[pb.ModelInferRequest]:
+    """The requests until one cannot be made. gRPC, which reads them in a thread of its own, would only log why."""
+    try:
+        yield from requests
+    except Exception as error:
+        broken.append(error)
+        raise
 
 
 def _converted(values: ArrayLike, datatype: str) -> NDArray[Any]:
