@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measurement: the best time of a run over so many rows."""
+    """One measurement: the best time to compute so many requests of one row together, copying them included."""
 
     rows: int
     run_ns: int

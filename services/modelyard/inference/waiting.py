@@ -66,6 +66,10 @@ class WaitingRequests:
                     rows += feeds.rows
                     if rows >= limit:
                         break
-        for request in taken:
-            self.discard(request)
+        if len(taken) == self._count:
+            self._levels.clear()
+            self._count = self.rows = 0
+        else:
+            for request in taken:
+                self.discard(request)
         return taken
