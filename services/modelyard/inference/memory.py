@@ -35,10 +35,18 @@ class Reservation:
     def __init__(self, budget: MemoryBudget, size_bytes: int) -> None:
         self._budget = budget
         self.size_bytes = size_bytes
+        self._leaving = False
+
+    def leave(self) -> None:
+        """Says that the version finishes what it has: `release` will follow soon."""
+        self._leaving = True
+        self._budget.leaving_bytes += self.size_bytes
 
     def release(self) -> None:
         """Gives the room to others. Once."""
-        self._budget._give_back(self.size_bytes)  # noqa: SLF001 - the two are one thing
+        if self._leaving:
+            self._budget.leaving_bytes -= self.size_bytes
+        self._budget.give_back(self.size_bytes)
 
 
 class MemoryBudget:
@@ -49,6 +57,8 @@ class MemoryBudget:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
         """Of versions that are loaded, being loaded or being freed."""
+        self.leaving_bytes = 0
+        """The part of it that is on its way out."""
         self.make_room: Callable[[str, int], float] = lambda _model, _excess: math.inf
         """Called with a model that needs so many bytes more than are free. Begins to unload others; answers the seconds
         after which asking again may help: 0 when others have been unloaded, infinity if it never will."""
@@ -70,6 +80,11 @@ class MemoryBudget:
         self.used_bytes += size_bytes
         return Reservation(self, size_bytes)
 
+    def give_back(self, size_bytes: int) -> None:
+        """Ends a reservation."""
+        self.used_bytes -= size_bytes
+        self._released.set()
+
     async def _wait(self, most_s: float) -> None:
         try:
             async with asyncio.timeout(most_s):
@@ -79,10 +94,6 @@ class MemoryBudget:
 
     def _excess(self, size_bytes: int) -> int:
         return self.used_bytes + size_bytes - self.limit_bytes if self.limit_bytes else 0
-
-    def _give_back(self, size_bytes: int) -> None:
-        self.used_bytes -= size_bytes
-        self._released.set()
 
 
 UNCOUNTED = Reservation(MemoryBudget(0), 0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from modelyard.core.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 
 from .table import RETRY_LOADING_S, ServingTable
-from .versions import LoadedVersion
 
 
 class OnDemand:
@@ -23,24 +22,15 @@ class OnDemand:
         self._waiters = 0
         self._back: dict[str, asyncio.Event] = {}
 
-    async def choose(
-        self,
-        model: str,
-        version: str,
-        metadata: Mapping[str, str | bytes],
-        *,
-        expires: float | None = None,
-        field_name: str = "model_version",
-    ) -> LoadedVersion:
-        """The version that answers for this name, once it is loaded. Use it without awaiting anything in between.
+    async def until_back(self, model: str, version: str, expires: float | None = None) -> None:
+        """Returns when this name can be looked up in the table; what it finds there must be used without awaiting.
 
-        Raises what `ServingTable.choose` raises; Unavailable with the reason if it cannot be loaded or takes too long,
-        ResourceExhausted if too many wait already, DeadlineExceeded at `expires` (the event loop's time).
+        For what is not parked that is at once. Raises Unavailable with the reason if the model cannot be loaded or takes
+        too long, ResourceExhausted if too many wait already, DeadlineExceeded at `expires` (the event loop's time).
         """
         until = asyncio.get_running_loop().time() + self._wait_s
         while self._table.is_parked(model, version) or model in self._back:
             await self._load(model, min(until, expires or until), late=expires is not None and expires <= until)
-        return self._table.choose(model, version, metadata, field_name)
 
     async def note(self) -> None:
         """Lets those go on whose model is back, or cannot be."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from modelyard.core.logs import get_logger
 
+from .memory import MemoryBudget
 from .table import ModelEntry, ServingTable
 
 log = get_logger()
@@ -20,20 +21,21 @@ log = get_logger()
 class Parking:
     """Makes room in memory. Used in the event loop."""
 
-    def __init__(self, table: ServingTable, park: Callable[[ModelEntry], None], *, turn_s: float) -> None:
+    def __init__(
+        self, table: ServingTable, budget: MemoryBudget, park: Callable[[ModelEntry], None], *, turn_s: float
+    ) -> None:
         """`park` takes a model out of memory; `turn_s`: how long one that was loaded stays whatever happens."""
         self._table = table
+        self._budget = budget
         self._park = park
         self._turn_s = turn_s
-        self.leaving_bytes = 0
-        """Of versions that only finish what they have: room that there will be."""
 
     def make_room(self, model: str, excess: int) -> float:
         """See `MemoryBudget.make_room`."""
         entry = self._table.models.get(model)
         if entry is None or not (entry.demanded or entry.loaded):
             return math.inf
-        missing = excess - self.leaving_bytes
+        missing = excess - self._budget.leaving_bytes
         if missing <= 0:
             return 0.0
         others = [other for other in self._table.models.values() if other is not entry and other.loaded]

@@ -59,7 +59,9 @@ class Predictor:
         try:
             version = self._table.choose(request.model_name, request.model_version, call.metadata)
         except Unavailable:
-            version = await self._when_loaded(request, call)
+            expires = _earlier(call.expires, read_timeout(request))
+            await self.until_loaded(request.model_name, request.model_version, expires)
+            version = self._table.choose(request.model_name, request.model_version, call.metadata)
         version.acquire()
         try:
             feeds = version.plain.read(request)
@@ -78,13 +80,13 @@ class Predictor:
         finally:
             version.release()
 
-    async def _when_loaded(self, request: pb.ModelInferRequest, call: PredictionCall) -> LoadedVersion:
-        """The version, if it is one that was unloaded to save memory: then it is loaded again."""
-        name, version = request.model_name, request.model_version
-        if self._on_demand is None:
-            return self._table.choose(name, version, call.metadata)
-        expires = _earlier(call.expires, read_timeout(request))
-        return await self._on_demand.choose(name, version, call.metadata, expires=expires)
+    async def until_loaded(self, model: str, version: str, expires: float | None = None) -> None:
+        """Returns at once unless the model was unloaded to save memory: then when it is loaded again.
+
+        Raises Unavailable if it cannot be, ResourceExhausted if too many wait, DeadlineExceeded at `expires`.
+        """
+        if self._on_demand is not None:
+            await self._on_demand.until_back(model, version, expires)
 
     async def _answer(
         self, request: pb.ModelInferRequest, version: LoadedVersion, call: PredictionCall, arrival: int

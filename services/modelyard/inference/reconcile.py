@@ -53,8 +53,7 @@ class Reconciler:
         self._loads: dict[tuple[str, int], tuple[WantedVersion, asyncio.Task[None]]] = {}
         self._backoffs: dict[tuple[str, int], Backoff] = {}
         self._retirements: dict[asyncio.Task[None], LoadedVersion] = {}
-        self._parking = Parking(table, self._park, turn_s=turn_s)
-        loader.budget.make_room = self._parking.make_room
+        loader.budget.make_room = Parking(table, loader.budget, self._park, turn_s=turn_s).make_room
         self.observers: list[Observer] = []
         """Called after every pass."""
 
@@ -239,7 +238,7 @@ class Reconciler:
 
     def _begin_retirement(self, entry: ModelEntry, version: LoadedVersion) -> None:
         entry.retiring.add(version.wanted.number)
-        self._parking.leaving_bytes += version.room.size_bytes
+        version.room.leave()
         task = asyncio.create_task(self._retire(entry, version), name=f"retire {version.wanted}")
         self._retirements[task] = version
         task.add_done_callback(self._retirements.pop)
@@ -249,7 +248,6 @@ class Reconciler:
             await self._loader.unload(version)
         finally:
             entry.retiring.discard(version.wanted.number)
-            self._parking.leaving_bytes -= version.room.size_bytes
             self._changed.set()
 
     def _tell_switches(self, entry: ModelEntry, before: Mapping[str, int]) -> None:

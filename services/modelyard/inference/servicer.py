@@ -79,6 +79,7 @@ class Inference:
         return pb.ServerMetadataResponse(name=SERVER_NAME, version=modelyard.__version__, extensions=extensions)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, _context: Context) -> pb.ModelMetadataResponse:
+        await self._predictor.until_loaded(request.name, request.version)
         version = self._table.resolve(request.name, request.version, "version")
         return responses.metadata(self._table.models[request.name], version)
 
@@ -99,6 +100,7 @@ class Inference:
             yield reply
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, _context: Context) -> pb.ModelConfigResponse:
+        await self._predictor.until_loaded(request.name, request.version)
         version = self._table.resolve(request.name, request.version, "version")
         entry = self._table.models[request.name]
         config = responses.config(entry, version, on_gpu=self._options.on_gpu)

@@ -159,9 +159,7 @@ class ServingTable:
             raise self._explain(model, version, field_name)
         return loaded
 
-    def choose(
-        self, model: str, version: str, metadata: Mapping[str, str | bytes], field_name: str = "model_version"
-    ) -> LoadedVersion:
+    def choose(self, model: str, version: str, metadata: Mapping[str, str | bytes]) -> LoadedVersion:
         """The version that answers a call with this metadata: another than `resolve`'s where the alias has a split.
 
         Raises as `resolve` does.
@@ -170,7 +168,7 @@ class ServingTable:
             split = self._splits.get((model, version))
             if split is not None:
                 return split.choose(metadata)
-        return self.resolve(model, version, field_name)
+        return self.resolve(model, version)
 
     def ready(self, model: str, version: str = "") -> bool:
         """Whether a request would be answered: at once, or when a model that was unloaded to save memory is back."""
