@@ -14,8 +14,8 @@ from support.local_cluster import UpCluster
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpCluster]:
-    """A running cluster."""
-    cluster = UpCluster.at(tmp_path_factory.mktemp("cluster"))
+    """A running cluster, whose pod takes tensors in shared memory."""
+    cluster = UpCluster.at(tmp_path_factory.mktemp("cluster"), MODELYARD_INFERENCE_SYSTEM_SHARED_MEMORY="true")
     cluster.start()
     yield cluster
     assert cluster.stop() == 0
