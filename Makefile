@@ -11,7 +11,7 @@ TRITON_VENV := .venv-tritonclient
 INSTALLED := $(VENV)/.installed-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast check lint format types contracts protos check-protos clean
+.PHONY: help setup demo soak up test test-fast check lint format types contracts protos check-protos clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: check ## All checks and all tests (what CI runs)
 
 test-fast: setup ## The tests that take seconds
 	$(BIN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile -m 'not slow'
+
+soak: setup ## 1,000 promotions under load: no request fails, memory stays (about ten minutes)
+	MODELYARD_SOAK_SWAPS=1000 $(BIN)/pytest -s tests/integration/inference/test_swap_soak.py
 
 check: setup lint types contracts check-protos ## All checks, no tests
 

@@ -18,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from modelyard.core.errors import RemoteError
 from modelyard.registry.application import open_registry
+from modelyard.registry.settings import RegistrySettings
 from modelyard.v1 import model_pb2, pod_pb2, pod_service_pb2
 from modelyard.v1 import model_service_pb2 as pb
 from support import graphs
@@ -185,6 +186,45 @@ async def test_pods_tell_the_registry_what_they_serve_and_that_they_go(cluster: 
     two = await cluster.version(2)
     receipt = (await cluster.promote(two))[-1]
     assert [pod.display_name for pod in receipt.pods] == ["pod b"]
+
+
+async def test_after_an_outage_of_the_registry_pods_report_again_and_take_over_what_was_promoted(
+    identity: Identity, tmp_path: Path
+) -> None:
+    settings, socket = registry_settings(identity, tmp_path, pod_lease_s=1), f"unix:{tmp_path}/registry.sock"
+    async with AsyncExitStack() as outage:
+        registry = await outage.enter_async_context(open_registry(settings))
+        await outage.enter_async_context(serve(registry.service(), identity, listen=socket))
+        caller = await outage.enter_async_context(client(socket, registry, identity))
+        cluster = Cluster(caller, socket, identity, tmp_path)
+        await cluster.version(1, alias="live")
+        async with running_pod(socket, identity, tmp_path / "pod") as pod:
+            await pod.until_ready("scale")
+            async with under_load([pod]) as load:
+                await outage.aclose()
+                await load.more(200)
+                await promote_behind(settings, socket, identity, cluster)
+            assert set(load.answered) == {1, 2}
+
+
+async def promote_behind(settings: RegistrySettings, socket: str, identity: Identity, cluster: Cluster) -> None:
+    """Starts the registry again and promotes a new version, which a pod must serve."""
+    async with (
+        open_registry(settings) as registry,
+        serve(registry.service(), identity, listen=socket),
+        client(socket, registry, identity) as cluster.registry,
+    ):
+
+        async def reached() -> bool:
+            try:
+                await cluster.listed()
+            except grpc.aio.AioRpcError:
+                return False  # the channel is still resting from its last try
+            return True
+
+        await eventually(reached)
+        version = await cluster.version(2)
+        assert (await cluster.promote(version))[-1].served
 
 
 async def test_a_changed_configuration_is_taken_over_under_load(cluster: Cluster) -> None:
