@@ -26,6 +26,8 @@ from .versions import LoadedVersion
 LARGE_REQUEST_BYTES = 256 * 1024
 """A request above this is read in a thread, unless it is plain: a million text elements take a second to take apart,
 and nobody else's answer may wait for that."""
+LARGE_OUTPUT_BYTES = 8 * 1024
+"""Outputs above this are put into shared memory, or sorted into classes, in a thread: a class is a text to be written."""
 
 
 class Predictor:
@@ -100,6 +102,7 @@ class Predictor:
         computed = await version.batcher.compute(feeds, expires, inference.priority)
         response = prediction(request, version, inference.outputs, computed.outputs)
         if inference.deliveries is not None:
+            large = large or response.ByteSize() > LARGE_OUTPUT_BYTES
             await _deliver(response, inference.deliveries, in_thread=large)
         self._count(version, call, feeds.rows, computed, arrival)
         self._offer_to_shadow(request, response, version)
