@@ -10,19 +10,21 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 
-_FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_FORM = re.compile(
+    r"(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?", re.ASCII
+)
+"""Version, trace, span, the lower four flags; what later versions may add."""
+_ODD = "13579bdf"
 _SAMPLED = 1
 _MOST_STATE = 512
 """Characters of `tracestate` that are given on; the recommendation asks for no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parent:
+class Parent(NamedTuple):
     """The caller's span, as its headers name it."""
 
     trace_id: str
@@ -40,27 +42,29 @@ class Parent:
         match = _FORM.fullmatch(str(metadata.get(TRACEPARENT, "")))
         if match is None:
             return None
-        version, trace_id, span_id, flags, rest = match.groups()
-        if version == "ff" or (version == "00" and rest) or not int(trace_id, 16) or not int(span_id, 16):
+        version, trace_id, span_id, flags, more = match.groups()
+        if more and version == "00":
             return None
         state = str(metadata.get(TRACESTATE, ""))
-        return cls(trace_id, span_id, bool(int(flags, 16) & _SAMPLED), state if len(state) <= _MOST_STATE else "")
+        return cls(trace_id, span_id, flags in _ODD, state if len(state) <= _MOST_STATE else "")
 
 
 class Trace:
     """A call's place in a trace that we only hand on."""
 
-    __slots__ = ("_headers", "trace_id")
+    __slots__ = ("_sampled", "_span_id", "_state", "trace_id")
 
     def __init__(self, trace_id: str, span_id: str, *, sampled: bool, state: str = "") -> None:
         self.trace_id = trace_id
-        headers = [(TRACEPARENT, traceparent(trace_id, span_id, sampled=sampled))]
-        self._headers = tuple([*headers, (TRACESTATE, state)] if state else headers)
+        self._span_id = span_id
+        self._sampled = sampled
+        self._state = state
 
     @property
     def headers(self) -> Sequence[tuple[str, str]]:
         """The metadata that a call to another service carries."""
-        return self._headers
+        parent = TRACEPARENT, traceparent(self.trace_id, self._span_id, sampled=self._sampled)
+        return (parent, (TRACESTATE, self._state)) if self._state else (parent,)
 
     @property
     def recorded(self) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # the packages are an extra
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span, Tracer
 
-MOST_PER_SECOND = 500
+MOST_PER_SECOND = 200
 """Calls that are recorded in one process. Callers can ask for a trace of every call; this bounds what that costs."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
