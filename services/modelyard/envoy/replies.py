@@ -16,6 +16,7 @@ HUNG_UP = Unavailable(
 DEADLINE = DeadlineExceeded("the time for the call was over before the service answered")
 
 # Envoy's response flags: https://www.envoyproxy.io/docs/envoy/v1.39.0/configuration/observability/access_log/usage
+_TOO_LONG = ["DT", "UMSDR"]
 _HUNG_UP = ["UC", "UR", "UPE"]
 _UNREACHABLE = ["UH", "UF", "UO", "URX", "NC", "LH"]
 
@@ -25,6 +26,7 @@ def local_replies() -> dict[str, Any]:
     return {
         "mappers": [
             _mapper(_status(HTTPStatus.GATEWAY_TIMEOUT), DEADLINE),
+            _mapper(_flags(_TOO_LONG), DEADLINE),
             _mapper(_flags(_HUNG_UP), HUNG_UP),
             _mapper(_flags(_UNREACHABLE), UNREACHABLE),
         ]

@@ -20,6 +20,9 @@ _LANE = "pyvoy"
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _STREAMS = ("/inference.GRPCInferenceService/ModelStreamInfer", "/grpc.health.v1.Health/Watch")
 _UNARY_IDLE_S = 3600.0
+# What is not like this, gRPC's own server answers as it likes.
+_IS_GRPC = {"name": "content-type", "string_match": {"safe_regex": {"regex": r"application/grpc([+;].*)?"}}}
+_TAKES_TRAILERS = {"name": "te", "string_match": {"exact": "trailers"}}
 _ROUTE_FILTER = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
 
@@ -56,13 +59,9 @@ def _lane(module: Path) -> dict[str, Any]:
 
 
 def _routes() -> list[dict[str, Any]]:
-    infer = _route({"path": _INFER, "headers": [_is_grpc()]})
+    infer = _route({"path": _INFER, "headers": [_IS_GRPC, _TAKES_TRAILERS]})
     infer["typed_per_filter_config"] = {_LANE: {"@type": _ROUTE_FILTER, "disabled": False, "config": {}}}
     return [infer, *(_route({"path": path}, stream=True) for path in _STREAMS), _route({"prefix": "/"})]
-
-
-def _is_grpc() -> dict[str, Any]:
-    return {"name": "content-type", "string_match": {"safe_regex": {"regex": r"application/grpc([+;].*)?"}}}
 
 
 def _route(match: dict[str, Any], *, stream: bool = False) -> dict[str, Any]:

@@ -73,8 +73,7 @@ class ExpressLane:
         if trace is not None:
             enter(trace)
         try:
-            timeout = read_timeout(headers[b"grpc-timeout"]) if b"grpc-timeout" in headers else None
-            expires = None if timeout is None else self._time() + timeout
+            expires = self._time() + read_timeout(headers[b"grpc-timeout"]) if b"grpc-timeout" in headers else None
             identity = self._identify(metadata, headers.get(b"authorization", b""))
             body = await _read(receive, self._max_request_bytes)
             request = await self._parse(body, headers.get(b"grpc-encoding"))

@@ -6,6 +6,7 @@ The wire: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from typing import TypeAlias
 from urllib.parse import quote_from_bytes
@@ -87,10 +88,12 @@ def _decompress(message: bytes, encoding: bytes | None, limit: int) -> bytes:
     return content
 
 
-def read_timeout(value: bytes) -> float | None:
-    """The header `grpc-timeout` in seconds; None if it is not one, as gRPC's own servers have it."""
+def read_timeout(value: bytes) -> float:
+    """The header `grpc-timeout` in seconds; raises MalformedContent."""
     number, unit = value[:-1], _UNIT_S.get(value[-1:])
-    return int(number) * unit if unit and number.isdigit() and len(number) <= _TIMEOUT_DIGITS else None
+    if unit is None or not number.isdigit():
+        raise MalformedContent("the header grpc-timeout is no number with a unit (H, M, S, m, u or n)")
+    return int(number) * unit if len(number) <= _TIMEOUT_DIGITS else math.inf
 
 
 def error_headers(status: status_pb2.Status, request_id: str) -> Headers:
