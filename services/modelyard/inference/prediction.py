@@ -27,7 +27,7 @@ LARGE_REQUEST_BYTES = 256 * 1024
 """A request above this is read in a thread, unless it is plain: a million text elements take a second to take apart,
 and nobody else's answer may wait for that."""
 LARGE_OUTPUT_BYTES = 8 * 1024
-"""Outputs above this are put into shared memory, or sorted into classes, in a thread: a class is a text to be written."""
+"""Outputs above this are put into shared memory, or sorted into classes, in a thread: each class becomes a text."""
 
 
 class Predictor:
