@@ -63,6 +63,13 @@ def scale(factor: float, features: int = 2) -> bytes:
     return graph([node], {"x": floats}, {"y": floats}, {"factor": np.float32(factor)})
 
 
+def weighty(factor: float, weights: int) -> bytes:
+    """y = factor * x, float, [batch, 1], in a file with so many floats more that do nothing."""
+    floats = (TensorProto.FLOAT, ("batch", 1))
+    constants = {"factor": np.float32(factor), "ballast": np.zeros(weights, np.float32)}
+    return graph([helper.make_node("Mul", ["x", "factor"], ["y"])], {"x": floats}, {"y": floats}, constants)
+
+
 def identity(element_type: int, shape: Shape = ("batch", 2)) -> bytes:
     """y = x for any element type."""
     return graph(

@@ -26,13 +26,12 @@ from .waiting import eventually
 
 
 @dataclass
-class Pod:
-    """A running pod and a client of it."""
+class PodClient:
+    """A client of a pod, wherever that runs."""
 
     address: str
     stub: AioInferenceStub
     channel: grpc.aio.Channel
-    running: serving.RunningServer
 
     async def predict(self, model: str, inputs: Mapping[str, Array], version: str = "") -> pb.ModelInferResponse:
         """One prediction; raises RemoteError."""
@@ -61,11 +60,18 @@ class Pod:
     async def until_state(self, model: str, version: int, state: str) -> str:
         """Returns the reason when the version is in this state."""
 
-        async def reason() -> tuple[str] | None:
+        async def reason() -> list[str]:
             found, why = (await self.index()).get((model, str(version)), ("", ""))
-            return (why,) if found == state else None
+            return [why] if found == state else []
 
         return (await eventually(reason))[0]
+
+
+@dataclass
+class Pod(PodClient):
+    """A running pod and a client of it."""
+
+    running: serving.RunningServer
 
 
 def pod_settings(registry_address: str, identity: Identity, folder: Path, **settings: Any) -> InferenceSettings:

@@ -8,10 +8,12 @@ partial/DIGEST            a download that goes on where it stopped
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # the class exists for type checkers only
     from modelyard.v1.artifact_service_pb2_grpc import ArtifactServiceAsyncStub
 
 FILE_NAME = "model.onnx"
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 log = get_logger()
 
@@ -52,6 +55,8 @@ class ArtifactCache:
         self._downloading: dict[str, int] = {}
         """Expected size by digest: what is on its way needs its room already."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._deleting = threading.Lock()
+        """Held while room is made: two that look at once would both delete for both."""
         self._blobs, self._partial = folder / "blobs", folder / "partial"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part in (self._blobs, self._partial):
@@ -121,36 +126,61 @@ class ArtifactCache:
         except DigestMismatch:
             partial.unlink(missing_ok=True)
             raise
+        except OSError as error:
+            if error.errno in _DISK_FULL:
+                await asyncio.to_thread(self._make_room_on_disk, size_bytes, partial)
+            raise
         finally:
             del self._downloading[digest]
 
     def _make_room(self) -> None:
         """Deletes the least recently used artifacts that nobody holds, until what is on its way fits."""
-        stored = self._stored()
-        coming = sum(self._downloading.values())
-        excess = coming + sum(item.size_bytes for item in stored) - self._limit_bytes
-        idle = sorted((item for item in stored if item.digest not in self._held), key=lambda item: item.used_ns)
-        for item in idle:
-            if excess <= 0:
-                return
-            shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink()
-            log.info("deleted from the cache", digest=item.digest, size_bytes=item.size_bytes)
-            excess -= item.size_bytes
+        with self._deleting:
+            coming = sum(self._downloading.values())
+            excess = coming + sum(item.size_bytes for item in self._stored()) - self._limit_bytes
+            excess -= self._delete_idle(excess)
         if excess > 0:
             raise ResourceExhausted(
                 f"the cache of {self._limit_bytes} bytes is too small by {excess} bytes for what is served and the "
                 f"{coming} bytes that are to come"
             )
 
+    def _make_room_on_disk(self, size_bytes: int, partial: Path) -> None:
+        """For the next try, after the disk was full: it has less room than the limit says, or others fill it."""
+        with self._deleting:
+            if not self._delete_idle(size_bytes):
+                partial.unlink(missing_ok=True)  # half an artifact is of no use, and others need the room
+
+    def _delete_idle(self, size_bytes: int) -> int:
+        """Deletes the least recently used artifacts that nobody holds, up to so many bytes; answers how many it was."""
+        deleted = 0
+        idle = sorted((item for item in self._stored() if item.digest not in self._held), key=lambda item: item.used_ns)
+        for item in idle:
+            if deleted >= size_bytes:
+                break
+            shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink()
+            log.info("deleted from the cache", digest=item.digest, size_bytes=item.size_bytes)
+            deleted += item.size_bytes
+        return deleted
+
     def _stored(self) -> list[_Stored]:
         """Everything in the cache but what is on its way."""
-        stored = []
-        for path in (*self._blobs.iterdir(), *self._partial.iterdir()):
-            file = path / FILE_NAME if path.is_dir() else path
-            if path.name not in self._downloading:
-                facts = file.stat() if file.exists() else path.stat()
-                stored.append(_Stored(path.name, path, facts.st_size if file.exists() else 0, facts.st_mtime_ns))
-        return stored
+        paths = (*self._blobs.iterdir(), *self._partial.iterdir())
+        found = (_stored_at(path) for path in paths if path.name not in self._downloading)
+        return [item for item in found if item is not None]
+
+
+def _stored_at(path: Path) -> _Stored | None:
+    """An artifact's folder or an unfinished download; None if it has just gone: downloads end while others look."""
+    try:
+        facts = path.stat()
+        if not path.is_dir():
+            return _Stored(path.name, path, facts.st_size, facts.st_mtime_ns)
+        files = [file.stat() for file in path.iterdir()]
+    except FileNotFoundError:
+        return None
+    used_ns = max((file.st_mtime_ns for file in files), default=facts.st_mtime_ns)
+    return _Stored(path.name, path, sum(file.st_size for file in files), used_ns)
 
 
 def _sha256(path: Path) -> str:

@@ -25,8 +25,9 @@ class OnDemand:
     async def until_back(self, model: str, version: str, expires: float | None = None) -> None:
         """Returns when this name can be looked up in the table; what it finds there must be used without awaiting.
 
-        For what is not parked that is at once. Raises Unavailable with the reason if the model cannot be loaded or takes
-        too long, ResourceExhausted if too many wait already, DeadlineExceeded at `expires` (the event loop's time).
+        For what is not parked that is at once. Raises Unavailable with the reason if the model cannot be loaded or
+        takes too long, ResourceExhausted if too many wait already, DeadlineExceeded at `expires` (the event loop's
+        time).
         """
         until = asyncio.get_running_loop().time() + self._wait_s
         while self._table.is_parked(model, version) or model in self._back:

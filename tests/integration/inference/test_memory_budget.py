@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from modelyard.core.errors import RemoteError
 from modelyard.oip import open_inference_pb2 as pb
 from support import graphs
+from support.grpc_server import serve
 from support.identity import Identity
 from support.inference_pod import Pod, output, row, running_pod
 from support.served_registry import ServedRegistry
@@ -27,13 +26,6 @@ ROOM = 2 * (4 * WEIGHTS + 1000)
 """What the pod reckons for one such model, which nobody has tried: twice its file."""
 
 
-def weighty(factor: float, weights: int = WEIGHTS) -> bytes:
-    """y = factor * x, with so many weights that do nothing."""
-    floats = (TensorProto.FLOAT, ("batch", 1))
-    constants = {"factor": np.float32(factor), "ballast": np.zeros(weights, np.float32)}
-    return graphs.graph([helper.make_node("Mul", ["x", "factor"], ["y"])], {"x": floats}, {"y": floats}, constants)
-
-
 @pytest.fixture
 def cramped(registry: ServedRegistry, registry_address: str, identity: Identity, tmp_path: Path) -> Any:
     """A pod with room for so many models, which have been added when it is ready."""
@@ -41,7 +33,7 @@ def cramped(registry: ServedRegistry, registry_address: str, identity: Identity,
     @asynccontextmanager
     async def pod(models: int, *, room_for: float, **settings: Any) -> AsyncIterator[Pod]:
         for number in range(models):
-            registry.add(f"m{number}", weighty(number))
+            registry.add(f"m{number}", graphs.weighty(number, WEIGHTS))
         budget = {"memory_budget_bytes": int(room_for * ROOM), "memory_turn_s": 0, **settings}
         async with running_pod(registry_address, identity, tmp_path / "pod", **budget) as pod:
 
@@ -103,7 +95,7 @@ async def test_a_model_that_never_fits_says_so_and_costs_nobody_his_place(
     cramped: Any, registry: ServedRegistry
 ) -> None:
     async with cramped(2, room_for=2.2) as pod:
-        registry.add("huge", weighty(9, 3 * WEIGHTS))
+        registry.add("huge", graphs.weighty(9, 3 * WEIGHTS))
         await pod.until_state("huge", 1, "UNAVAILABLE")
         error = await refusal(pod, "huge")
         assert (error.code, error.retry_after) == (grpc.StatusCode.UNAVAILABLE, 1.0)
@@ -137,10 +129,10 @@ async def test_waiting_is_bounded_in_number_and_time(cramped: Any) -> None:
 async def test_a_new_version_of_a_model_in_service_finds_room(cramped: Any, registry: ServedRegistry) -> None:
     async with cramped(2, room_for=2.2) as pod:
         await pod.predict("m0", row(1))
-        registry.add("m0", weighty(7))
+        registry.add("m0", graphs.weighty(7, WEIGHTS))
 
         async def switched() -> bool:
-            return output(await pod.predict("m0", row(1))) == [[7]]
+            return bool(output(await pod.predict("m0", row(1))) == [[7]])
 
         await eventually(switched)
         assert output(await pod.predict("m1", row(1))) == [[1]]
@@ -150,10 +142,30 @@ async def test_a_new_version_that_does_not_fit_beside_the_old_one_is_refused(
     cramped: Any, registry: ServedRegistry
 ) -> None:
     async with cramped(1, room_for=1.5) as pod:
-        registry.add("m0", weighty(7))
+        registry.add("m0", graphs.weighty(7, WEIGHTS))
         reason = await pod.until_state("m0", 2, "UNAVAILABLE")
         assert "bytes of memory" in reason
         assert output(await pod.predict("m0", row(1))) == [[0]]
+
+
+async def test_a_parked_model_comes_back_while_the_registry_is_away(
+    registry: ServedRegistry, identity: Identity, tmp_path: Path
+) -> None:
+    for number in range(2):
+        registry.add(f"m{number}", graphs.weighty(number, WEIGHTS))
+    settings: Any = {"memory_budget_bytes": int(1.5 * ROOM), "memory_turn_s": 0}
+    async with (
+        serve(registry.service(), identity) as address,
+        running_pod(address, identity, tmp_path / "pod", **settings) as pod,
+    ):
+        await pod.until_ready("m0")
+        await pod.until_ready("m1")
+    nobody = f"unix:{tmp_path}/nobody.sock"
+    async with running_pod(nobody, identity, tmp_path / "pod", **settings) as pod:
+        await pod.until_ready("m0")
+        await pod.until_ready("m1")
+        for number in (0, 1, 0, 1):
+            assert output(await pod.predict(f"m{number}", row(1))) == [[float(number)]]
 
 
 async def test_metadata_of_a_parked_model_brings_it_back_too(cramped: Any) -> None:

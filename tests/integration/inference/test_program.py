@@ -21,7 +21,8 @@ from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.service import AioInferenceStub
 from support import graphs, hostile_graphs
 from support.identity import Identity
-from support.inference_pod import infer_request, output, row
+from support.inference_pod import PodClient, infer_request, output, row
+from support.required import missing
 from support.served_registry import ServedRegistry
 from support.waiting import eventually
 
@@ -34,9 +35,9 @@ print(json.dumps(sorted(sys.modules)))
 
 @asynccontextmanager
 async def program(
-    registry_address: str, identity: Identity, folder: Path, **settings: str
+    registry_address: str, identity: Identity, folder: Path, *, within: tuple[str, ...] = (), **settings: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """The running program and its address."""
+    """The running program and its address. `within`: a command that becomes the one behind it."""
     token_file = folder / "token"
     token_file.write_text(identity.token("service"))
     address = f"unix:{folder}/pod.sock"
@@ -47,7 +48,7 @@ async def program(
     environment = os.environ | {f"MODELYARD_INFERENCE_{name}": value for name, value in variables.items()}
     with (folder / "log").open("w") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "modelyard.inference", env=environment, stderr=log
+            *within, sys.executable, "-m", "modelyard.inference", env=environment, stderr=log
         )
         try:
             yield process, address
@@ -147,8 +148,8 @@ async def test_the_program_ends_while_a_graph_computes_for_ever(
     lane: str, registry: ServedRegistry, registry_address: str, identity: Identity, tmp_path: Path
 ) -> None:
     registry.add("endless", hostile_graphs.looping())
-    settings = {"LANE": lane, "DRAIN_DELAY_S": "0", "SHUTDOWN_GRACE_S": "0.5", "MAX_RUN_S": "3600"}
-    async with program(registry_address, identity, tmp_path, **settings) as (process, address):
+    quick = {"LANE": lane, "DRAIN_DELAY_S": "0", "SHUTDOWN_GRACE_S": "0.5", "MAX_RUN_S": "3600"}
+    async with program(registry_address, identity, tmp_path, within=(), **quick) as (process, address):
         await serving(address, "endless")
         async with aio_channel(address, fixed_token(identity.token("predictor"))) as channel:
             stub = AioInferenceStub(channel)
@@ -158,3 +159,37 @@ async def test_the_program_ends_while_a_graph_computes_for_ever(
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 30) == 0
             assert isinstance((await asyncio.gather(stuck, return_exceptions=True))[0], grpc.aio.AioRpcError)
+
+
+async def test_a_full_disk_is_the_reason_given_stops_nothing_and_is_made_room_on(
+    registry: ServedRegistry, registry_address: str, identity: Identity, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    own_disk = ("unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size=1m tmpfs {cache} && exec "$@"', "sh")
+    if not await may(own_disk):
+        missing("a user namespace with a disk of its own", "MODELYARD_TEST_NAMESPACES")
+    registry.add("small", graphs.scale(2))
+    async with program(registry_address, identity, tmp_path, within=own_disk, LOAD_RETRY_FIRST_S="0.1") as (_, address):
+        await serving(address, "small")
+        async with aio_channel(address, fixed_token(identity.token("predictor"))) as channel:
+            pod = PodClient(address, AioInferenceStub(channel), channel)
+            registry.add("large", graphs.weighty(1, 300_000))  # 1.2 MB
+            reason = await pod.until_state("large", 1, "UNAVAILABLE")
+            assert "the pod's disk: No space left on device" in reason
+            assert output(await pod.predict("small", row(1, 2))) == [[2, 4]]
+            registry.point("large", "live", None)
+            for number in (3, 4):  # 0.7 MB each: the disk holds one, the cache's limit would allow both
+                registry.add(f"m{number}", graphs.weighty(number, 175_000))
+                await pod.until_ready(f"m{number}")
+                assert output(await pod.predict(f"m{number}", row(2))) == [[2.0 * number]]
+                registry.point(f"m{number}", "live", None)
+
+
+async def may(command: tuple[str, ...]) -> bool:
+    """Whether this machine lets us."""
+    try:
+        process = await asyncio.create_subprocess_exec(*command, "true", stderr=asyncio.subprocess.DEVNULL)
+    except FileNotFoundError:
+        return False
+    return await process.wait() == 0

@@ -144,6 +144,28 @@ async def test_what_cannot_fit_is_refused_before_it_is_downloaded(store: Artifac
     assert (await fetch_and_release(cache, large)).read_bytes() == large
 
 
+async def test_many_at_once_stay_below_the_limit(store: ArtifactStore, cache: ArtifactCache, tmp_path: Path) -> None:
+    data = [content(180_000, seed) for seed in range(16)]
+    for one in data:
+        store.put(one)
+    sizes = []
+
+    async def fetch(one: bytes) -> None:
+        while True:
+            try:
+                path = await fetch_and_release(cache, one)
+            except ResourceExhausted:  # the others have all the room at the moment
+                await asyncio.sleep(0)
+                continue
+            assert path.name == "model.onnx"
+            sizes.append(cache.size_bytes())
+            return
+
+    await asyncio.gather(*map(fetch, data))
+    assert len(sizes) == 16
+    assert max(sizes) <= LIMIT
+
+
 async def test_two_versions_with_the_same_content_share_one_download(
     store: ArtifactStore, cache: ArtifactCache
 ) -> None:
