@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from .output import Exit, JsonFlag, err, errors_explained, out
+from .output import Exit, JsonFlag, complain, err, errors_explained, out
 
 if TYPE_CHECKING:  # the suite is loaded when it is run: every other command starts without it
     from modelyard.conformance.registry import Check
@@ -173,6 +173,9 @@ def _print_tables(report: Report, *, show_all: bool) -> None:
         for result in shown:
             table.add_row(*_row(result))
         out.print(table)
+    if report.unfinished:
+        last = report.results[-1].check.id
+        complain(f"the server is gone since {last}: {len(report.unfinished)} checks were not tried")
     table = _table("SECTION", "PASSED", "FAILED", "NOT APPLICABLE")
     for score in scores(report.results):
         failed = f"[bold red]{score.failed}[/]" if score.failed else "0"

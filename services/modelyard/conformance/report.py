@@ -41,9 +41,10 @@ def _score(title: str, results: Sequence[Result]) -> Score:
 
 
 def failures(report: Report, strictest: Level) -> int:
-    """How many checks failed of the levels that count up to `strictest`."""
+    """How many checks failed of the levels up to `strictest`, or were not tried since the server was gone."""
     levels = list(Level)
-    return report.count(Outcome.FAIL, *levels[: levels.index(strictest) + 1])
+    failed = report.count(Outcome.FAIL, *levels[: levels.index(strictest) + 1])
+    return failed + len(report.unfinished)
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "summary": {
             level.value: {outcome.value: report.count(outcome, level) for outcome in Outcome} for level in Level
         },
+        "unfinished": [check.id for check in report.unfinished],
         "results": [
             {
                 "id": one.check.id,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import Final
 
 from modelyard.oip import open_inference_pb2 as pb
 
@@ -19,6 +20,10 @@ from .verdicts import CheckFailed, NotApplicable, short
 
 ALL_MODULES = checks.__all__
 """Importing them registered the checks."""
+
+
+_RETURN_S: Final = 10.0
+_PAUSE_S: Final = 0.2
 
 
 class Outcome(StrEnum):
@@ -51,6 +56,8 @@ class Report:
     """Name and version as the server says."""
     started: datetime
     results: list[Result] = field(default_factory=list)
+    unfinished: list[Check] = field(default_factory=list)
+    """What was not tried because the last check ended the server."""
 
     def count(self, outcome: Outcome, *levels: Level) -> int:
         """How many checks of these levels (all if none is given) ended so."""
@@ -74,14 +81,30 @@ def _fits(check: Check, patterns: Sequence[str]) -> bool:
 
 
 def run(target: Target, chosen: Sequence[Check], told: Callable[[Result], None] = lambda _: None) -> Report:
-    """Runs the checks in order, telling each result; ConnectionError if nothing answers at the address."""
+    """Runs the checks in order, telling each result, until the server is gone.
+
+    Raises ConnectionError if nothing answers at the address.
+    """
     with Probe(target) as probe:
         report = Report(target, greet(probe), datetime.now(UTC))
-        for check in chosen:
+        for index, check in enumerate(chosen):
             result = run_check(check, probe)
             report.results.append(result)
             told(result)
+            if result.outcome is Outcome.FAIL and not _comes_back(probe):
+                report.unfinished.extend(chosen[index + 1 :])
+                break
     return report
+
+
+def _comes_back(probe: Probe) -> bool:
+    """Whether the server lives, or lives again soon: where somebody restarts it, the run goes on."""
+    deadline = time.monotonic() + _RETURN_S
+    while not probe.alive():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE_S)
+    return True
 
 
 def greet(probe: Probe) -> str:
