@@ -68,8 +68,6 @@ class Batcher:
         try:
             return await request.result
         except asyncio.CancelledError:
-            if request.result.done() and not request.result.cancelled():
-                request.result.exception()  # it came in the same turn; asyncio would log that nobody looked at it
             self._leave(request)
             raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from pathlib import Path
 
@@ -332,6 +333,21 @@ async def test_an_aborted_batcher_ends_even_a_run_without_end(tmp_path: Path) ->
         await ask(batcher, session, 1)
     await batcher.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("aborted ")]
+
+
+async def test_an_error_that_comes_just_as_its_caller_leaves_is_nobody_s_business(session: GatedSession) -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    async with batching(session, ONE_BY_ONE) as batcher:
+        call = ask(batcher, session, 0)
+        await session.until_begun(1)
+        batcher.abort()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        del call
+    gc.collect()
+    assert not complaints
 
 
 async def test_what_a_graph_raises_reaches_the_one_who_asked(tmp_path: Path) -> None:
