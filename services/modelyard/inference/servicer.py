@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 
 import modelyard
 from modelyard.core.errors import InvalidFields, NotFound, Unimplemented
@@ -96,8 +97,9 @@ class Inference:
             stopping=self._stopping,
             grpc_errors=call.metadata.get(GRPC_ERRORS) == "true",
         )
-        async for reply in stream.replies(_while_valid(requests, call.caller)):
-            yield reply
+        async with aclosing(stream.replies(_while_valid(requests, call.caller))) as replies:
+            async for reply in replies:
+                yield reply
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, _context: Context) -> pb.ModelConfigResponse:
         await self._predictor.until_loaded(request.name, request.version)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from modelyard.core.errors import INTERNAL_TEXT, ModelyardError, TokenExpired, Unavailable
 from modelyard.core.logs import get_logger
@@ -39,7 +39,7 @@ class PredictionStream:
         self._slots = asyncio.Semaphore(limit)
         self._accepted: asyncio.Queue[asyncio.Task[Reply] | None] = asyncio.Queue()
 
-    async def replies(self, requests: AsyncIterator[Request]) -> AsyncIterator[Reply]:
+    async def replies(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Reply, None]:
         """Every reply, in the order of `requests`.
 
         Raises Unavailable behind the last accepted one when the pod stops, what reading the stream raises, and with

@@ -174,3 +174,33 @@ async def test_streams_side_by_side_get_their_own_answers(streaming: Pod) -> Non
 
     answers = await asyncio.gather(*(one(1000 * stream) for stream in range(8)))
     assert answers == [[str(1000 * stream + number) for number in range(50)] for stream in range(8)]
+
+
+async def test_statistics_add_up_over_calls_and_streams_answered_refused_and_cancelled(hesitant: Pod) -> None:
+    scale, wrong = [numbered(number) for number in range(30)], numbered(1)
+    wrong.inputs[0].shape[:] = [1, 3]
+    three_rows = infer_request("scale", {"x": np.ones((3, 2), np.float32)})
+    replies = [r async for r in hesitant.stub.ModelStreamInfer(iter([*scale, wrong, three_rows]))]
+    assert sum(bool(reply.error_message) for reply in replies) == 1
+    await asyncio.gather(*(hesitant.infer(request) for request in scale))
+    slow = [asyncio.create_task(hesitant.infer(slow_request())) for _ in range(4)]
+    await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+    for call in slow:
+        call.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    stages = await settled(hesitant, "slow", 4)
+    assert stages.success.count >= 1
+    answer = await hesitant.stub.ModelStatistics(pb.ModelStatisticsRequest())
+    by_name = {one.name: one for one in answer.model_stats}
+    counted_scale = by_name["scale"].inference_stats
+    assert (counted_scale.success.count, counted_scale.fail.count) == (61, 1)
+    assert by_name["scale"].inference_count == 63
+    for one in answer.model_stats:
+        stages = one.inference_stats
+        for stage in (stages.queue, stages.compute_input, stages.compute_infer, stages.compute_output):
+            assert stage.count == stages.success.count
+            assert stage.ns <= stages.success.ns
+        assert sum(batch.compute_infer.count for batch in one.batch_stats) == one.execution_count
+        assert sum(batch.batch_size * batch.compute_infer.count for batch in one.batch_stats) == one.inference_count
+        assert one.execution_count <= stages.success.count + stages.fail.count
+        assert one.last_inference > 1_700_000_000_000

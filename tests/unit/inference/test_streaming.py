@@ -214,7 +214,7 @@ async def test_a_client_that_goes_ends_everything_of_its_stream(waiting: bool) -
     else:
         model.allow(0)
         await pending
-        await replies.aclose()  # type: ignore[attr-defined]  # it is a generator
+        await replies.aclose()
         assert sorted(model.cancelled) == ["1", "2"]
     assert asyncio.all_tasks() <= before
 
