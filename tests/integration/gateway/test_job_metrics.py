@@ -12,6 +12,7 @@ from sqlalchemy import update
 from modelyard.gateway import tables
 from modelyard.gateway.application import Gateway
 from modelyard.v1 import training_job_pb2, worker_service_pb2
+from support.documentation import documented, types_told
 from support.gateway import GatewayClient, gateway_client, gateway_settings, served_gateway
 from support.identity import Identity
 from support.registry import RegistryClient
@@ -80,7 +81,10 @@ async def test_doorbells_that_the_broker_does_not_take_are_told(both: tuple[Gate
     assert (await told(gateway)).value("modelyard_gateway_doorbells_pending") == 2
 
 
-async def test_promtool_finds_nothing_wrong(both: tuple[Gateway, GatewayClient]) -> None:
+async def test_what_is_told_is_what_the_documentation_says_in_good_form(both: tuple[Gateway, GatewayClient]) -> None:
     gateway, client = both
     await client.cancel((await client.submit()).name)
-    assert await asyncio.to_thread(lint, (await told(gateway)).text) == []
+    answer = await told(gateway)
+    assert await asyncio.to_thread(lint, answer.text) == []
+    ours = {name: kind for name, kind in documented().items() if name.startswith("modelyard_gateway_")}
+    assert types_told(answer) == ours

@@ -17,6 +17,7 @@ from modelyard.inference.tenants import LIMIT, OTHERS
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.service import AioInferenceStub
 from support import graphs
+from support.documentation import documented, types_told
 from support.identity import Identity
 from support.inference_pod import Pod, infer_request, row, running_pod
 from support.scraping import Scrape, lint, scrape
@@ -220,11 +221,20 @@ async def test_tenants_are_told_by_name_up_to_a_limit(
     assert told.value("modelyard_inference_tenant_rows_total", tenant=OTHERS) == 5
 
 
-async def test_promtool_finds_nothing_wrong_with_names_that_are_ours(registry: ServedRegistry, measured: Pod) -> None:
+async def test_what_is_told_is_what_the_documentation_says_in_good_form(
+    registry: ServedRegistry, measured: Pod, identity: Identity
+) -> None:
     registry.add("double", graphs.scale(2))
     await measured.until_ready("double")
     await measured.predict("double", row(1, 2))
-    assert await asyncio.to_thread(lint, (await told_by(measured)).text) == []
+    token = identity.token("predictor", tenant="blue")
+    async with aio_channel(measured.address, fixed_token(token)) as channel:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await AioInferenceStub(channel).ModelInfer(infer_request("double", {}))
+    answer = await told_by(measured)
+    assert await asyncio.to_thread(lint, answer.text) == []
+    elsewhere = ("modelyard_gateway_", "modelyard_registry_")
+    assert types_told(answer) == {name: kind for name, kind in documented().items() if not name.startswith(elsewhere)}
 
 
 def _infer() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from modelyard.v1 import model_service_pb2 as pb
+from support.documentation import documented, types_told
 from support.registry import RegistryClient
 from support.scraping import Scrape, lint, told_by
 from support.waiting import eventually
@@ -42,5 +43,8 @@ async def test_changes_are_counted_and_told_to_those_who_watch(registry: Registr
     await eventually(nobody_watches)
 
 
-async def test_promtool_finds_nothing_wrong(registry: RegistryClient) -> None:
-    assert await asyncio.to_thread(lint, (await told(registry)).text) == []
+async def test_what_is_told_is_what_the_documentation_says_in_good_form(registry: RegistryClient) -> None:
+    answer = await told(registry)
+    assert await asyncio.to_thread(lint, answer.text) == []
+    ours = {name: kind for name, kind in documented().items() if name.startswith("modelyard_registry_")}
+    assert types_told(answer) == ours
