@@ -22,8 +22,8 @@ from support import graphs
 from support.grpc_server import serve
 from support.identity import Identity
 from support.inference_pod import infer_request, output, row
-from support.pod_program import PodProgram
 from support.registry import RegistryClient, client, registry_settings
+from support.soaked_pod import SoakedPod
 
 SWAPS = int(os.environ.get("MODELYARD_SOAK_SWAPS", "30"))
 CALLERS = 4
@@ -79,18 +79,18 @@ async def test_swaps_fail_no_request_and_leave_no_memory_behind(identity: Identi
         client(address, registry, identity) as publisher,
     ):
         await publish(publisher)
-        async with PodProgram(address, identity, tmp_path / "pod") as pod:
+        async with SoakedPod(address, identity, tmp_path / "pod") as pod:
             token = fixed_token(identity.token("predictor"))
             async with aio_channel(pod.address, token) as channel:
                 callers = Callers(AioInferenceStub(channel))
                 memory = await swap_under_load(publisher, callers, pod)
-    print(f"{SWAPS} swaps, {callers.answered.total()} answers, memory in MB {[round(m / 1e6, 1) for m in memory]}")
+    print(f"{SWAPS} swaps, {callers.answered.total()} answers, memory: {memory}")
     assert callers.failed == Counter()
     assert set(callers.answered) == set(range(1, VERSIONS + 1))
-    assert memory[-1] <= GROWTH * memory[0]
+    assert memory[-1].total() <= GROWTH * memory[0].total()
 
 
-async def swap_under_load(registry: RegistryClient, callers: Callers, pod: PodProgram) -> list[int]:
+async def swap_under_load(registry: RegistryClient, callers: Callers, pod: SoakedPod) -> list[Counter[str]]:
     """Promotes one version after the other; the pod's memory after `SETTLED` swaps, at ten moments, and at the end."""
     await promote(registry, 1)
     tasks = [asyncio.create_task(callers.call()) for _ in range(CALLERS)]
