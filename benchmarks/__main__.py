@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from datetime import UTC, datetime
@@ -12,10 +13,12 @@ import typer
 
 from . import machine, opinions, publishing, report, results, workshop
 from .environments import SetUpFailed
+from .load import WrongAnswer
 from .measuring import Plan, measure_all
 from .peers import StartFailed
 from .results import Results
 from .scenarios import SCENARIOS, Scenario
+from .soak import SoakPlan, soak, soak_report
 from .stage import stage
 
 app = typer.Typer(help="Modelyard beside other servers and the limits of the machine.", no_args_is_help=True)
@@ -76,6 +79,32 @@ def write_report(
     report.write(loaded)
     if publish:
         publishing.publish(loaded)
+
+
+@app.command("soak")
+def run_soak(
+    requests: Annotated[int, typer.Option(min=1000, help="How many.")] = 5_000_000,
+    model: Annotated[str, typer.Option(help="small, wide, bert or cnn.")] = "small",
+    in_flight: Annotated[int, typer.Option(min=1)] = 64,
+    given_up: Annotated[float, typer.Option(min=0, max=1, help="Share: half cancelled, half expired.")] = 0.1,
+    patience_ms: Annotated[int, typer.Option(min=1, help="Calls are given up after a time up to this.")] = 4,
+) -> None:
+    """Send millions of requests of which some are given up. Exit code 1 if one stays unanswered or memory grows."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    plan = SoakPlan(
+        requests, in_flight, cancelled=given_up / 2, expired=given_up / 2, model=model, patience_ms=patience_ms
+    )
+    try:
+        outcome = soak(plan)
+    except (SetUpFailed, StartFailed, WrongAnswer) as error:
+        sys.exit(f"cannot soak: {error}")
+    told = soak_report(plan, outcome)
+    path = workshop.folder("results") / f"soak-{datetime.now(UTC):%Y-%m-%d-%H%M}.json"
+    path.write_text(json.dumps(told | {"machine": machine.describe()}, indent=1) + "\n")
+    for name, value in told.items():
+        print(f"{name:<22} {value if name != 'memory_bytes' else f'{len(value)} looks'}")
+    print(path)
+    sys.exit(1 if told["failures"] else 0)
 
 
 def _named(names: list[str]) -> list[Scenario]:

@@ -55,3 +55,16 @@ def system_program(name: str, package: str) -> str:
     if found is None:
         raise SetUpFailed(f"{name} is missing: apt-get install {package}")
     return found
+
+
+def compiled(source: Path) -> Path:
+    """A C++ program against Debian's gRPC, built when its source is new. Raises SetUpFailed."""
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    program = workshop.folder("built") / f"{source.stem}-{digest}"
+    if not program.exists():
+        compiler = system_program("g++", "g++ libgrpc++-dev")
+        flags = run(system_program("pkg-config", "pkg-config"), "--cflags", "--libs", "grpc++").split()
+        partial = program.with_suffix(".part")
+        run(compiler, "-O2", "-std=c++17", str(source), "-o", str(partial), *flags)
+        partial.replace(program)
+    return program

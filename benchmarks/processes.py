@@ -86,15 +86,6 @@ def members(session: int) -> list[psutil.Process]:
     return found
 
 
-def resident_bytes(session: int) -> int:
-    """Memory of a session's processes that is theirs alone, plus their share of the rest (PSS, proc(5))."""
-    total = 0
-    for process in members(session):
-        with suppress(psutil.NoSuchProcess):
-            total += process.memory_full_info().pss
-    return total
-
-
 def tail(log: Path, lines: int = 30) -> str:
     """The last lines of a log."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

@@ -41,8 +41,8 @@ _TUNINGS = {
 }
 """What each peer may choose from. Each variant is a model of its own in the same server."""
 
-WARM_UP_SHARE = 0.15
-"""A part of each turn goes by before measuring."""
+_WARM_UP_SHARE, _WARM_UP_LEAST_S = 0.15, 0.2
+"""So much of a turn goes by before measuring."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class Stage:
 
     def model_of(self, scenario: Scenario, entry: Entry) -> str:
         """The name under which the entry's server has the scenario's model, in its best setting."""
-        return self._variants.get((scenario.name, entry.name), scenario.model)
+        usual = variants(entry.server, scenario.model)[0][0] if entry.server in _TUNINGS else scenario.model
+        return self._variants.get((scenario.name, entry.name), usual)
 
     def idle_cores(self, seconds: float) -> float:
         """Processor time that all servers together take while nobody calls them, in cores."""
@@ -99,7 +100,7 @@ class Stage:
         target = Target(speaker.address, sample_request(model, path), speaker.metadata)
         answer: Answer = verify(target, None if speaker.echoes else path)
         percentiles = scenario.figure.value.startswith("p")
-        measure(target, entry.load, max(0.2, seconds * WARM_UP_SHARE), answer)
+        measure(target, entry.load, max(_WARM_UP_LEAST_S, seconds * _WARM_UP_SHARE), answer)
         result = measure(target, entry.load, seconds, answer, percentiles=percentiles)
         verify(target, None if speaker.echoes else path)
         return result

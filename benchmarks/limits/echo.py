@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ _INSIDE = Path(__file__).with_name("inside")
 @contextmanager
 def running_cpp_echo(threads: int) -> Iterator[str]:
     """The C++ server with so many completion queues and threads; gives `host:port`. Raises SetUpFailed, StartFailed."""
-    program, port = _compiled(), workshop.free_port()
+    program, port = environments.compiled(_INSIDE / "echo.cpp"), workshop.free_port()
     with _running("echo-cpp", [str(program), f"127.0.0.1:{port}", str(threads)], port) as address:
         yield address
 
@@ -45,19 +44,3 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _compiled() -> Path:
-    """The C++ server, built when its source is new."""
-    source = _INSIDE / "echo.cpp"
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-    program = workshop.folder("built") / f"echo-{digest}"
-    if not program.exists():
-        compiler = environments.system_program("g++", "g++ libgrpc++-dev")
-        flags = environments.run(
-            environments.system_program("pkg-config", "pkg-config"), "--cflags", "--libs", "grpc++"
-        ).split()
-        partial = program.with_suffix(".part")
-        environments.run(compiler, "-O2", "-std=c++17", str(source), "-o", str(partial), *flags)
-        partial.replace(program)
-    return program

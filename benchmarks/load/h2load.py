@@ -67,7 +67,7 @@ def _command(target: Target, load: Load, seconds: float, body: Path) -> list[str
         f"--clients={load.connections}",
         f"--max-concurrent-streams={load.streams}",
         "--threads=1",
-        f"--duration={seconds:g}",
+        f"--duration={round(seconds * 1000)}ms",
         f"--window-bits={_WINDOW_BITS}",
         f"--connection-window-bits={_WINDOW_BITS}",
         *([f"--rps={load.per_second}"] if load.per_second else []),

@@ -72,7 +72,7 @@ class Peer(ABC):
         plan = self.plan(place, work, port, models)
         launch = Launch(
             command=plan.command,
-            log=workshop.folder("logs") / f"{self.name}.log",
+            log=work / "log",
             environment=plan.environment,
             ready=lambda: all(is_ready(address, model.name) for model in models),
             stop_signal=plan.stop_signal,
@@ -82,6 +82,8 @@ class Peer(ABC):
                 yield address
         finally:
             self.clean_up(work)
+            if (work / "log").exists():
+                shutil.copy(work / "log", workshop.folder("logs") / f"{self.name}.log")
             shutil.rmtree(work, ignore_errors=True)
 
     @abstractmethod
