@@ -145,5 +145,5 @@ async def test_a_run_without_end_does_not_keep_a_pod_from_stopping(
         await eventually(the_only_runner_is_taken)
         registry.add("counting", graphs.scale(2))  # the version that computes is to retire
         await pod.until_state("counting", 1, "UNLOADING")
-    with pytest.raises(RemoteError):
+    with pytest.raises((RemoteError, asyncio.CancelledError)):  # from the pod, or from the channel that is closed
         await endless

@@ -46,7 +46,7 @@ TRITONS = {
 @pytest.fixture
 async def measured(registry_address: str, identity: Identity, tmp_path: Path) -> AsyncIterator[Pod]:
     """A pod with one thread and a queue for two, whose metrics are served."""
-    settings = {"metrics_listen": "127.0.0.1:0", "request_threads": 1, "queue_size": 2}
+    settings = {"metrics_listen": "127.0.0.1:0", "runners": 1, "queue_size": 2}
     async with running_pod(registry_address, identity, tmp_path / "pod", **settings) as pod:
         yield pod
 
