@@ -36,6 +36,7 @@ from .reconcile import Reconciler
 from .reporting import PodReporter
 from .servicer import Inference
 from .settings import InferenceSettings
+from .shadow_metrics import ShadowMetrics
 from .shadowing import Shadows
 from .shared_memory import SharedMemory
 from .table import ServingTable
@@ -103,6 +104,7 @@ async def build(settings: InferenceSettings) -> AsyncIterator[Pod]:
         pod.metrics = {
             "predictions": predictions,
             "versions": lifecycle,
+            "shadows": ShadowMetrics(shadows),
             "link": LinkMetrics(readiness, watch),
             "cache": CacheMetrics(artifacts, settings.cache_limit_bytes),
             "machine": MachineMetrics(),
