@@ -1,22 +1,23 @@
-"""A pod that serves the conformance suite's reference models, in the background, for tests that block."""
+"""Pods that serve the conformance suite's reference models, as processes, one on each lane."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard.conformance.models.graphs import reference_graph
 from modelyard.conformance.reference import MODELS
 
-from .background import background_loop
-from .grpc_server import serve
+from .background import serve_in_background
 from .identity import Identity
-from .inference_pod import running_pod
+from .lane_program import lane_program
 from .served_registry import ServedRegistry
+
+LANES = ("plain", "express")
+_SETTINGS = {"SYSTEM_SHARED_MEMORY": "true", "TRIAL_LOADS": "false", "DRAIN_DELAY_S": "0"}
 
 
 @dataclass(frozen=True)
@@ -28,35 +29,22 @@ class ConformancePod:
 
 
 @contextmanager
-def conformance_pod(folder: Path) -> Iterator[ConformancePod]:
-    """A running pod with every reference model ready and shared memory allowed."""
-    loop = background_loop()
-    ready: Future[ConformancePod] = Future()
-    done = asyncio.Event()
-    serving = asyncio.run_coroutine_threadsafe(_serve(folder, ready, done), loop)
-    try:
-        yield ready.result(timeout=120)
-    finally:
-        loop.call_soon_threadsafe(done.set)
-        serving.result(timeout=60)
-
-
-async def _serve(folder: Path, ready: Future[ConformancePod], done: asyncio.Event) -> None:
-    """Everything of the pod is entered and left in one task."""
-    try:
-        (folder / "identity").mkdir()
-        identity, registry = Identity.create(folder / "identity"), ServedRegistry()
-        async with (
-            serve(registry.service(), identity) as address,
-            running_pod(address, identity, folder / "pod", system_shared_memory=True) as pod,
-        ):
+def conformance_pods() -> Iterator[Mapping[str, ConformancePod]]:
+    """A pod on each lane with every reference model ready and shared memory allowed."""
+    registry = ServedRegistry()
+    for model in MODELS:
+        registry.add(model.full_name, reference_graph(model))
+    with tempfile.TemporaryDirectory(prefix="conformance-") as name, ExitStack() as stack:
+        folder = Path(name)
+        identity = Identity.create(folder)
+        socket = f"unix:{folder}/registry.sock"
+        served = stack.enter_context(serve_in_background(registry.service(), identity, socket))
+        programs = {
+            lane: stack.enter_context(lane_program(served.address, identity, folder / lane, lane=lane, **_SETTINGS))
+            for lane in LANES
+        }
+        for program in programs.values():
             for model in MODELS:
-                registry.add(model.full_name, reference_graph(model))
-            for model in MODELS:
-                await pod.until_ready(model.full_name)
-            ready.set_result(ConformancePod(pod.address, identity.token("admin")))
-            await done.wait()
-    except BaseException as error:
-        if not ready.done():
-            ready.set_exception(error)
-        raise
+                program.until_serving(model.full_name)
+        token = identity.token("admin")
+        yield {lane: ConformancePod(program.address, token) for lane, program in programs.items()}

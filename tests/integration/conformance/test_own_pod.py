@@ -1,10 +1,11 @@
-"""Our own pod passes every check; servers with a fault do not."""
+"""Our own pod passes every check on either lane; servers with a fault do not."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -14,7 +15,7 @@ from modelyard.conformance.probe import Probe, Target
 from modelyard.conformance.run import Outcome, choose, run, run_check
 from modelyard.oip import open_inference_pb2 as pb
 from support import faults
-from support.conformance_pod import ConformancePod
+from support.conformance_pod import LANES, ConformancePod
 from support.faulty_proxy import Fault, FaultyProxy
 
 INTERNAL = grpc.StatusCode.INTERNAL
@@ -127,8 +128,9 @@ def probe(pod: ConformancePod, proxy: FaultyProxy) -> Probe:
     return probe
 
 
-def test_our_pod_passes_every_check(pod: ConformancePod) -> None:
-    report = run(_target(pod), choose())
+@pytest.mark.parametrize("lane", LANES)
+def test_our_pod_passes_every_check(lane: str, pods: Mapping[str, ConformancePod]) -> None:
+    report = run(_target(pods[lane]), choose())
     wrong = [f"{one.check.id}: expected {one.expected}; got {one.got}" for one in report.results
              if one.outcome is not Outcome.PASS]  # fmt: skip
     assert not wrong
