@@ -12,6 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelyard.core.errors import RemoteError
 from support.door import Yard, call, unary
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 @pytest.mark.parametrize(
     ("method", "upstream"),
@@ -109,12 +111,15 @@ def test_the_callers_token_passes_and_its_claims_to_be_a_proxy_do_not(channel: g
         ("x-envoy-external-address", "10.1.1.1"),
         ("triton_grpc_error", "true"),
         ("x-request-id", "request-7"),
+        ("traceparent", TRACEPARENT),
+        ("tracestate", "vendor=1"),
         ("x-behave", "metadata"),
     ]
     text = call(channel, "/modelyard.v1.ModelService/GetModel", metadata=sent).decode()
     received = dict(line.split(": ", 1) for line in text.splitlines())
     assert received["authorization"] == "Bearer abc.def"
     assert received["x-request-id"] == "request-7"
+    assert (received["traceparent"], received["tracestate"]) == (TRACEPARENT, "vendor=1")
     assert received["triton_grpc_error"] == "true"
     assert received["x-forwarded-for"] == "127.0.0.1"
     assert not [key for key in received if key.startswith("x-envoy") or key in {"forwarded", "x-forwarded-host"}]

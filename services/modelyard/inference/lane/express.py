@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from modelyard.core.errors import MalformedContent, ModelyardError, to_status
-from modelyard.core.interceptors import ANONYMOUS, Authorizer, log_call, log_unhandled, request_id_of
+from modelyard.core.interceptors import ANONYMOUS, REQUEST_ID_HEADER, Authorizer, log_call, log_unhandled, request_id_of
 from modelyard.core.metrics import MethodMetrics
 from modelyard.core.tokens import Caller as Identity
 from modelyard.core.trace_context import current, enter
@@ -72,6 +72,8 @@ class ExpressLane:
         trace = begin(METHOD, metadata)
         if trace is not None:
             enter(trace)
+            if trace.recorded:
+                trace.note(request_id=str(metadata.get(REQUEST_ID_HEADER, "")))
         try:
             expires = self._time() + read_timeout(headers[b"grpc-timeout"]) if b"grpc-timeout" in headers else None
             identity = self._identify(metadata, headers.get(b"authorization", b""))
