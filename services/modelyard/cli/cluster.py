@@ -12,6 +12,7 @@ import typer
 
 from modelyard.client import Client, RemoteError
 from modelyard.local import state
+from modelyard.v1.pod_pb2 import Pod
 
 from .output import Exit, JsonFlag, complain, err, errors_explained, out, print_json, print_table
 
@@ -102,10 +103,13 @@ def status(as_json: JsonFlag = False) -> None:
         services = client.health()
         served = _served(client) if services.get("inference.GRPCInferenceService") == "SERVING" else []
         metrics = _metrics(client.address)
+        pods = _pods(client)
         if as_json:
-            print_json({"address": client.address, "services": services, "served": served, "metrics": metrics})
+            document = {"address": client.address, "services": services, "served": served, "pods": pods}
+            print_json({**document, "metrics": metrics})
         else:
             _print_status(client.address, services, served, metrics)
+            _print_pods(pods)
         if set(services.values()) != {"SERVING"}:
             raise typer.Exit(Exit.UNAVAILABLE)
 
@@ -117,6 +121,27 @@ def _served(client: Client) -> list[dict[str, Any]]:
     except RemoteError:
         return []
     return [{"model": model.name, "version": model.version, "state": model.state} for model in index]
+
+
+def _pods(client: Client) -> list[dict[str, Any]]:
+    """The pods that the registry knows; empty if our token may not ask, or the registry is away."""
+    try:
+        pods = list(client.models.pods())
+    except RemoteError:
+        return []
+    return [
+        {"pod": pod.display_name, "draining": pod.state == Pod.STATE_DRAINING, "versions": len(pod.versions)}
+        for pod in pods
+    ]
+
+
+def _print_pods(pods: list[dict[str, Any]]) -> None:
+    out.print()
+    print_table(
+        ["POD", "VERSIONS", "STATE"],
+        [[entry["pod"], str(entry["versions"]), "draining" if entry["draining"] else "live"] for entry in pods],
+        empty="no pod has told of itself",
+    )
 
 
 def _metrics(address: str) -> dict[str, str]:
