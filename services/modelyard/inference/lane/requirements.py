@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from modelyard.envoy.process import packaged_envoy
@@ -39,7 +39,7 @@ def find_requirements() -> Requirements:
     """What is installed here; raises LaneUnavailable."""
     if sys.platform != "linux":
         raise LaneUnavailable(f"it runs on Linux; this is {sys.platform}")
-    spec = find_spec("pyvoy")
+    spec = importlib.util.find_spec("pyvoy")
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
     module = next((path for folder in folders for path in folder.glob("_pyvoy*.so")), None)
     if module is None:
