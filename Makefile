@@ -11,7 +11,7 @@ TRITON_VENV := .venv-tritonclient
 INSTALLED := $(VENV)/.installed-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo soak up test test-fast check lint format types contracts protos check-protos clean
+.PHONY: help setup demo soak up test test-fast check lint format types contracts protos check-protos bench bench-quick bench-soak clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,17 @@ check-protos: setup ## Proto style, breaking changes, stale generated code
 	cd protos && ../$(BIN)/buf lint
 	tools/check_breaking.sh $(BIN)/buf
 	$(BIN)/python tools/generate_protos.py --check
+
+bench: setup ## Measure beside Triton, MLServer, KServe and the limits (half an hour on a quiet machine)
+	$(BIN)/python -m benchmarks run
+
+bench-quick: setup ## The same, a rough look in a few minutes
+	$(BIN)/python -m benchmarks run --quick
+
+# Calls that are sent; one in ten is cancelled or expires.
+SOAK_REQUESTS ?= 5000000
+bench-soak: setup ## Millions of requests, some given up: all others answered, memory flat?
+	$(BIN)/python -m benchmarks soak --requests $(SOAK_REQUESTS)
 
 clean: ## Remove the virtual environments and caches
 	rm -rf $(VENV) $(TRITON_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -43,13 +44,16 @@ def run(
     folder: Annotated[
         Path | None, typer.Option(help="Where results go; one that exists is continued. Default: a new one.")
     ] = None,
+    server: Annotated[
+        list[str] | None, typer.Option(help="Only these take turns; may be given several times. Default: all.")
+    ] = None,
     second_opinion: Annotated[bool, typer.Option(help="Ask perf_analyzer too, at the end.")] = True,
     publish: Annotated[bool, typer.Option(help="Put the table into benchmarks/README.md. Default: no.")] = False,
 ) -> None:
     """Measure, and write report, chart and raw figures."""
     usual = _QUICK if quick else _FULL
     plan = Plan(rounds or usual.rounds, seconds or usual.seconds, usual.trial_seconds)
-    chosen = _named(scenarios or list(SCENARIOS))
+    chosen = _limited(_named(scenarios or list(SCENARIOS)), server or [])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then too
     run_results = _results(folder or _new_folder(quick=quick), plan)
     try:
@@ -112,6 +116,20 @@ def _named(names: list[str]) -> list[Scenario]:
     if unknown:
         sys.exit(f"no scenario is called {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
     return [SCENARIOS[name] for name in names]
+
+
+def _limited(scenarios: list[Scenario], servers: list[str]) -> list[Scenario]:
+    """The scenarios with only these servers' entries; all if none is named."""
+    if not servers:
+        return scenarios
+    known = {entry.server for scenario in SCENARIOS.values() for entry in scenario.entries}
+    if unknown := [name for name in servers if name not in known]:
+        sys.exit(f"no server is called {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    kept = [
+        replace(scenario, entries=tuple(entry for entry in scenario.entries if entry.server in servers))
+        for scenario in scenarios
+    ]
+    return [scenario for scenario in kept if scenario.entries]
 
 
 def _results(folder: Path, plan: Plan) -> Results:

@@ -20,8 +20,8 @@ def write(results: Results) -> None:
 
 
 def measured(results: Results) -> list[Scenario]:
-    """The scenarios that have rounds."""
-    return [scenario for scenario in SCENARIOS.values() if results.rounds_of(scenario)]
+    """The scenarios that have rounds, be it not of every entry."""
+    return [scenario for scenario in SCENARIOS.values() if results.was_measured(scenario)]
 
 
 def markdown(results: Results) -> str:
@@ -77,7 +77,9 @@ def _scenario_table(results: Results, scenario: Scenario) -> str:
     unit = "requests/s" if scenario.figure is Figure.RATE else "p50 µs"
     rows = []
     for entry in scenario.entries:
-        known = [value for value in figures.get(entry.name, ()) if value is not None]
+        if entry.name not in figures:
+            continue
+        known = [value for value in figures[entry.name] if value is not None]
         middle = median(known)
         spread = f"{min(known):,.0f} to {max(known):,.0f}" if known else "–"
         shown = "–" if middle is None else f"{middle:,.0f}"

@@ -44,6 +44,10 @@ class Results:
         turns = self.turns.get(scenario.name, {})
         return min((len(turns.get(entry.name, ())) for entry in scenario.entries), default=0)
 
+    def was_measured(self, scenario: Scenario) -> bool:
+        """Whether there is a round of at least one entry."""
+        return any(self.turns.get(scenario.name, {}).values())
+
     def drop_partial_round(self, scenario: Scenario) -> None:
         """Forgets the turns of a round that was interrupted."""
         whole = self.rounds_of(scenario)
