@@ -13,6 +13,7 @@ JOB_ID = r"[a-z0-9]{1,40}"
 VERSION = r"[1-9][0-9]{0,17}"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_EXTERNAL_LOCATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 
@@ -61,6 +62,17 @@ def check_digest(value: str, field: str) -> str:
     """`value` if it is a SHA-256 in lower-case hexadecimal; raises InvalidFields for `field` otherwise."""
     if _DIGEST.fullmatch(value) is None:
         raise InvalidFields.one(field, f"expected a SHA-256 as 64 digits of 0-9 a-f, got {shorten(value)!r}")
+    return value
+
+
+def check_external_location(value: str, field: str) -> str:
+    """`value` if a graph may point to a file of this name beside it; raises InvalidFields for `field` otherwise."""
+    if _EXTERNAL_LOCATION.fullmatch(value) is None or value == "model.onnx":
+        raise InvalidFields.one(
+            field,
+            f"expected at most 100 of A-Z a-z 0-9 . _ -, a letter or digit first, not model.onnx; got "
+            f"{shorten(value)!r}",
+        )
     return value
 
 

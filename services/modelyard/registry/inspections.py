@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .blob_store import BlobStore
+from .content.limits import ExternalFile
 from .content.messages import GraphFacts, TableFacts
 from .content.sandbox import ContentReader
 from .upload_ledger import Blob
@@ -38,9 +39,14 @@ class Inspections:
 
         return await self._shared(blob, table_format, read)
 
-    async def graph(self, blob: Blob) -> GraphFacts:
-        """The signature of an ONNX blob; raises MalformedContent or TooLarge."""
-        return await self._shared(blob, "onnx", self._reader.read_graph)
+    async def graph(self, blob: Blob, external: ExternalFile | None = None) -> GraphFacts:
+        """The signature of an ONNX blob, whose weights may be in `external`; raises MalformedContent or TooLarge."""
+
+        async def read(path: Path) -> GraphFacts:
+            return await self._reader.read_graph(path, external)
+
+        kind = "onnx" if external is None else f"onnx with {external.size_bytes} bytes in {external.location}"
+        return await self._shared(blob, kind, read)
 
     async def close(self) -> None:
         """Ends the readings that still run."""

@@ -11,7 +11,16 @@ from typing import Any
 from google.protobuf.message import Message
 
 from modelyard.core.errors import InvalidFields, Violations
-from modelyard.core.names import DATASET, MODEL_ALIAS, TRAINING_JOB, check_digest, check_id, check_request_id, shorten
+from modelyard.core.names import (
+    DATASET,
+    MODEL_ALIAS,
+    TRAINING_JOB,
+    check_digest,
+    check_external_location,
+    check_id,
+    check_request_id,
+    shorten,
+)
 from modelyard.v1 import model_pb2, model_service_pb2, tensor_pb2
 
 from .alias_history import AliasChange
@@ -142,6 +151,7 @@ def from_create_version(request: model_service_pb2.CreateModelVersionRequest) ->
     for field in ("dataset_digest", "spec_digest"):
         if getattr(version, field):
             check_by(violations, f"model_version.{field}", getattr(version, field), check_digest)
+    _check_external_data(violations, version)
     check_labels(violations, "model_version.library_versions", version.library_versions)
     check_labels(violations, "model_version.labels", version.labels)
     violations.raise_if_any()
@@ -155,7 +165,20 @@ def from_create_version(request: model_service_pb2.CreateModelVersionRequest) ->
         parity=_document(version, "parity"),
         library_versions=dict(version.library_versions),
         labels=dict(version.labels),
+        external_data=_external_data(version),
     )
+
+
+def _check_external_data(violations: Violations, version: model_pb2.ModelVersion) -> None:
+    if version.HasField("external_data"):
+        path, data = "model_version.external_data", version.external_data
+        check_by(violations, f"{path}.digest", data.digest, check_digest)
+        check_by(violations, f"{path}.location", data.location, check_external_location)
+
+
+def _external_data(version: model_pb2.ModelVersion) -> dict[str, Any]:
+    data = version.external_data
+    return {"digest": data.digest, "location": data.location} if version.HasField("external_data") else {}
 
 
 def _document(message: Message, field: str) -> bytes | None:
@@ -195,6 +218,7 @@ def to_served_version(version: Version) -> model_pb2.ModelVersion:
         spec_digest=origin.spec_digest,
         library_versions=origin.library_versions,
         create_time=to_timestamp(version.create_time),
+        external_data=model_pb2.ExternalData(**origin.external_data) if origin.external_data else None,
     )
 
 

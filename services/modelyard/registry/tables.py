@@ -122,6 +122,8 @@ model_versions = Table(
     Column("parity", LargeBinary),
     Column("library_versions", JSON, nullable=False),
     Column("labels", JSON, nullable=False),
+    # Digest, size and location of the file that holds the weights; empty if the ONNX file does.
+    Column("external_data", JSON, nullable=False, server_default="{}"),
     Column("create_time", BigInteger, nullable=False),
 )
 

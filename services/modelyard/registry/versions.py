@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from modelyard.core.paging import decode_token, encode_token
 from modelyard.core.tokens import Caller
 
 from .aliases import move_alias
+from .content.limits import ExternalFile
 from .content.messages import GraphFacts, TensorFacts
 from .inspections import Inspections
 from .models import NewModel, ensure_model, require_model
@@ -40,6 +41,9 @@ class Origin:
     """A serialized modelyard.v1.ParityReport, kept as it is."""
     library_versions: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    external_data: Mapping[str, Any] = field(default_factory=dict)
+    """`digest` and `location` of the file that holds the weights, and its `size_bytes` once that is known; empty if
+    there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +88,22 @@ class Versions:
         number = await self._repetition.result_of(request)
         if number is None:
             blob = await self._blob(origin.digest)
-            graph = await self._inspections.graph(blob)
+            external = None
+            if origin.external_data:
+                data = await self._blob(origin.external_data["digest"], "external_data.digest")
+                external = ExternalFile(origin.external_data["location"], data.size_bytes)
+                origin = replace(origin, external_data={**origin.external_data, "size_bytes": data.size_bytes})
+            graph = await self._inspections.graph(blob, external)
             work = partial(self._create, caller, model_id, origin, blob, graph, alias)
             number, _now = await self._repetition.once(request, work)
             if alias:
                 self._on_served()
         return await self.get(caller, model_id, number)
 
-    async def _blob(self, digest: str) -> Blob:
+    async def _blob(self, digest: str, path: str = "digest") -> Blob:
         blob = await self._ledger.blob(digest)
         if blob is None:
-            raise InvalidFields.one("model_version.digest", f"there is no blob {digest}; upload it first")
+            raise InvalidFields.one(f"model_version.{path}", f"there is no blob {digest}; upload it first")
         return blob
 
     async def _create(
@@ -163,7 +172,7 @@ def to_version(row: Row[Any]) -> Version:
     origin = Origin(
         digest=row.digest, training_job=row.training_job, dataset=row.dataset, dataset_digest=row.dataset_digest,
         spec_digest=row.spec_digest, evaluation=row.evaluation, parity=row.parity,
-        library_versions=row.library_versions, labels=row.labels,
+        library_versions=row.library_versions, labels=row.labels, external_data=row.external_data,
     )  # fmt: skip
     graph = GraphFacts(_tensors(row.inputs), _tensors(row.outputs), row.opset_version, row.ir_version)
     return Version(row.model_id, row.version, origin, row.size_bytes, graph, row.create_time)

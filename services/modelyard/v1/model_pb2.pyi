@@ -258,6 +258,7 @@ class ModelVersion(_message.Message):
     LIBRARY_VERSIONS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXTERNAL_DATA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}/versions/{version}`; the number counts up from 1. Output only."""
     version: _builtins.int
@@ -306,6 +307,12 @@ class ModelVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created. Output only."""
 
+    @_builtins.property
+    def external_data(self) -> Global___ExternalData:
+        """The file that holds the weights of a graph that is larger than 2 GB with them (ONNX's external data). The graph may
+        point to this file and no other, from its main graph's initializers. Unset for a model that is one file.
+        """
+
     def __init__(
         self,
         *,
@@ -326,14 +333,47 @@ class ModelVersion(_message.Message):
         library_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        external_data: Global___ExternalData | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "evaluation", b"evaluation", "parity", b"parity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "evaluation", b"evaluation", "external_data", b"external_data", "parity", b"parity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "digest", b"digest", "evaluation", b"evaluation", "inputs", b"inputs", "ir_version", b"ir_version", "labels", b"labels", "library_versions", b"library_versions", "name", b"name", "opset_version", b"opset_version", "outputs", b"outputs", "parity", b"parity", "size_bytes", b"size_bytes", "spec_digest", b"spec_digest", "training_job", b"training_job", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "digest", b"digest", "evaluation", b"evaluation", "external_data", b"external_data", "inputs", b"inputs", "ir_version", b"ir_version", "labels", b"labels", "library_versions", b"library_versions", "name", b"name", "opset_version", b"opset_version", "outputs", b"outputs", "parity", b"parity", "size_bytes", b"size_bytes", "spec_digest", b"spec_digest", "training_job", b"training_job", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
+
+@_typing.final
+class ExternalData(_message.Message):
+    """A file beside the ONNX file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """SHA-256 of the file, hexadecimal. The blob must have been uploaded. Required."""
+    size_bytes: _builtins.int
+    """Size of the file in bytes. Output only."""
+    location: _builtins.str
+    """The name by which the graph points to it: 1 to 100 characters of `A-Z a-z 0-9 . _ -`, the first a letter or digit;
+    not `model.onnx`. Required.
+    """
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        location: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "location", b"location", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExternalData: _TypeAlias = ExternalData  # noqa: Y015
 
 @_typing.final
 class ModelAlias(_message.Message):

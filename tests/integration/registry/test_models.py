@@ -14,6 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from modelyard.registry.settings import RegistrySettings
 from modelyard.v1 import model_pb2, training_job_pb2
 from modelyard.v1 import model_service_pb2 as pb
+from support.external_graphs import LOCATION, external
 from support.identity import Identity
 from support.onnx_graphs import onnx_bytes
 from support.registry import RegistryClient, refusal, running_registry
@@ -278,3 +279,31 @@ async def test_a_mask_that_names_no_field_is_refused(sqlite_registry: RegistryCl
 
 async def registry_update_of_nobody(registry: RegistryClient) -> model_pb2.Model:
     return await registry.models.UpdateModel(pb.UpdateModelRequest(model=model_pb2.Model(name="models/nobody")))
+
+
+async def test_weights_in_a_file_of_their_own_are_part_of_the_version(registry: RegistryClient) -> None:
+    graph, weights = external()
+    data = model_pb2.ExternalData(digest=await registry.upload(weights), location=LOCATION)
+    version = model_pb2.ModelVersion(digest=await registry.upload(graph), external_data=data)
+    request = pb.CreateModelVersionRequest(parent="models/m", model_version=version, alias="live")
+    created = await registry.models.CreateModelVersion(request)
+    assert created.external_data == model_pb2.ExternalData(digest=data.digest, location=LOCATION, size_bytes=16)
+    watch = registry.models.WatchModels(pb.WatchModelsRequest())
+    snapshot = await watch.read()
+    watch.cancel()
+    (served,) = snapshot.models[0].versions
+    assert served.model_version.external_data == created.external_data
+    for wrong, path in (
+        (model_pb2.ExternalData(digest=data.digest, location="../x"), "external_data.location"),
+        (model_pb2.ExternalData(digest=data.digest, location="model.onnx"), "external_data.location"),
+        (model_pb2.ExternalData(digest="x", location=LOCATION), "external_data.digest"),
+        (model_pb2.ExternalData(digest="0" * 64, location=LOCATION), "external_data.digest"),
+    ):
+        version.external_data.CopyFrom(wrong)
+        request = pb.CreateModelVersionRequest(parent="models/m", model_version=version)
+        error = await refusal(registry.models.CreateModelVersion(request))
+        assert [violation.field for violation in error.violations] == [f"model_version.{path}"]
+    version.external_data.CopyFrom(model_pb2.ExternalData(digest=version.digest, location="other.bin"))
+    request = pb.CreateModelVersionRequest(parent="models/m", model_version=version)
+    error = await refusal(registry.models.CreateModelVersion(request))
+    assert error.reason == "MALFORMED_CONTENT"

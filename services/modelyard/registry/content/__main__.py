@@ -19,7 +19,7 @@ from typing import Any
 
 from modelyard.core.errors import MalformedContent, ModelyardError, TooLarge
 
-from .limits import GraphLimits, TableLimits
+from .limits import ExternalFile, GraphLimits, TableLimits
 
 _READERS = {
     "onnx": ("graphs", "read_graph"),
@@ -80,7 +80,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 def _read(request: dict[str, Any]) -> Any:
     limits = request["limits"]
     if request["format"] == "onnx":
-        bounds: GraphLimits | TableLimits = GraphLimits(**limits | {"domains": tuple(limits["domains"])})
+        external = ExternalFile(**limits["external"]) if limits["external"] else None
+        bounds: GraphLimits | TableLimits = GraphLimits(
+            **limits | {"domains": tuple(limits["domains"]), "external": external}
+        )
     else:
         bounds = TableLimits(**limits)
     return _reader(request["format"])(Path(request["path"]), bounds)

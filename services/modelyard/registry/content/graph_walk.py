@@ -9,38 +9,15 @@ from math import prod
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 
 from modelyard.core.errors import MalformedContent
-from modelyard.core.names import shorten
 
+from .external_data import check_external
 from .limits import GraphLimits
+from .tensor_types import ELEMENT_BITS, VALUE_FIELDS, quoted
 
 DEFAULT_DOMAIN = "ai.onnx"
 """The long form of the empty domain name."""
 
 _FORBIDDEN = frozenset({("com.microsoft", "EPContext")})  # names a file beside the model to be loaded as code
-
-_Type = TensorProto
-_ELEMENT_BITS: dict[int, int] = {
-    _Type.FLOAT: 32, _Type.UINT8: 8, _Type.INT8: 8, _Type.UINT16: 16, _Type.INT16: 16, _Type.INT32: 32,
-    _Type.INT64: 64, _Type.BOOL: 8, _Type.FLOAT16: 16, _Type.DOUBLE: 64, _Type.UINT32: 32, _Type.UINT64: 64,
-    _Type.COMPLEX64: 64, _Type.COMPLEX128: 128, _Type.BFLOAT16: 16, _Type.FLOAT8E4M3FN: 8,
-    _Type.FLOAT8E4M3FNUZ: 8, _Type.FLOAT8E5M2: 8, _Type.FLOAT8E5M2FNUZ: 8, _Type.UINT4: 4, _Type.INT4: 4,
-}  # fmt: skip
-"""Bits of one element in `raw_data`. Types that came into ONNX later are left to onnx.checker."""
-
-_VALUE_FIELDS: dict[int, str] = {
-    _Type.FLOAT: "float_data", _Type.DOUBLE: "double_data", _Type.STRING: "string_data", _Type.INT64: "int64_data",
-    _Type.UINT64: "uint64_data", _Type.UINT32: "uint64_data",
-    **dict.fromkeys(
-        (_Type.INT32, _Type.INT16, _Type.INT8, _Type.UINT16, _Type.UINT8, _Type.BOOL, _Type.FLOAT16, _Type.BFLOAT16),
-        "int32_data",
-    ),
-}  # fmt: skip
-"""The field that holds the elements one by one where there is no `raw_data`."""
-
-
-def quoted(name: object) -> str:
-    """A name for a message. Protobuf hands out bytes where a string of the file is not UTF-8."""
-    return repr(shorten(name) if isinstance(name, str) else shorten(str(name)))
 
 
 def check_graph(model: ModelProto, limits: GraphLimits) -> None:
@@ -88,8 +65,12 @@ def _subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
 
 
 def _check_level(level: _Level, limits: GraphLimits) -> None:
+    external = limits.external if level.depth == 1 else None
     for tensor in level.graph.initializer:
-        _check_tensor(tensor)
+        if external is not None and tensor.data_location == TensorProto.EXTERNAL:
+            check_external(tensor, external)
+        else:
+            _check_tensor(tensor)
     for sparse in level.graph.sparse_initializer:
         _check_sparse(sparse)
     for node in level.graph.node:
@@ -130,12 +111,12 @@ def _check_tensor(tensor: TensorProto) -> None:
         raise MalformedContent(f"the tensor {name} is in another file; a model is one file")
     if any(size < 0 for size in tensor.dims):
         raise MalformedContent(f"the tensor {name} has a negative dimension: {list(tensor.dims)}")
-    bits = _ELEMENT_BITS.get(tensor.data_type)
+    bits = ELEMENT_BITS.get(tensor.data_type)
     if tensor.HasField("raw_data"):
         held, needed, unit = len(tensor.raw_data), (prod(tensor.dims) * (bits or 0) + 7) // 8, "bytes"
         known = bits is not None
     else:
-        field = _VALUE_FIELDS.get(tensor.data_type, "")
+        field = VALUE_FIELDS.get(tensor.data_type, "")
         held, needed, unit = len(getattr(tensor, field, ())), prod(tensor.dims), "values"
         known = bool(field)
     if known and held != needed:

@@ -15,9 +15,11 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from modelyard.core.errors import MalformedContent, TooLarge
 from modelyard.core.names import shorten
 
-from .graph_walk import DEFAULT_DOMAIN, check_graph, quoted
+from .external_data import without_external
+from .graph_walk import DEFAULT_DOMAIN, check_graph
 from .limits import MAX_NAME_LENGTH, GraphLimits
 from .messages import GraphFacts, TensorFacts
+from .tensor_types import quoted
 
 _MAX_PROTOBUF_BYTES = 2**31 - 1
 
@@ -43,7 +45,7 @@ def read_graph(path: Path, limits: GraphLimits) -> GraphFacts:
     _check_versions(model, limits)
     check_graph(model, limits)
     facts = GraphFacts(_inputs(model, limits), _outputs(model, limits), _opset(model), model.ir_version)
-    _check_by_onnx(content)
+    _check_by_onnx(content if limits.external is None else without_external(model).SerializeToString())
     return facts
 
 

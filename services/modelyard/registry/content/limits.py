@@ -23,6 +23,14 @@ class TableLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalFile:
+    """The one file beside an ONNX file that its weights may be in."""
+
+    location: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class GraphLimits:
     """For an ONNX graph. The version ranges are those that ONNX Runtime 1.32 loads; a test compares them with it."""
 
@@ -40,3 +48,5 @@ class GraphLimits:
     domains: tuple[str, ...] = ("ai.onnx", "ai.onnx.ml", "com.microsoft")
     """Whose operators may stand in a graph. All three are built into ONNX Runtime; anything else is native code that
     somebody would have to load."""
+    external: ExternalFile | None = None
+    """None: every byte must be in the ONNX file."""

@@ -13,14 +13,14 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from modelyard.core.errors import MalformedContent, ModelyardError, TooLarge
 from modelyard.core.logs import get_logger
 
-from .limits import GIBIBYTE, GraphLimits, TableLimits
+from .limits import GIBIBYTE, ExternalFile, GraphLimits, TableLimits
 from .messages import ColumnFacts, GraphFacts, TableFacts, TensorFacts
 
 log = get_logger()
@@ -70,11 +70,14 @@ class ContentReader:
         columns = tuple(ColumnFacts(**column | {"shape": tuple(column["shape"])}) for column in facts["columns"])
         return TableFacts(facts["row_count"], columns)
 
-    async def read_graph(self, path: Path) -> GraphFacts:
-        """The signature of an ONNX file; raises MalformedContent with the reason, or TooLarge."""
+    async def read_graph(self, path: Path, external: ExternalFile | None = None) -> GraphFacts:
+        """The signature of an ONNX file; raises MalformedContent with the reason, or TooLarge.
+
+        `external`: the file that its weights may be in, which is not read.
+        """
         size = (await asyncio.to_thread(path.stat)).st_size
         memory = self._limits.memory_bytes + _COPIES_OF_A_GRAPH * size
-        facts = await self._read(path, "onnx", self._limits.graph, memory)
+        facts = await self._read(path, "onnx", replace(self._limits.graph, external=external), memory)
         return GraphFacts(
             _tensors(facts["inputs"]), _tensors(facts["outputs"]), facts["opset_version"], facts["ir_version"]
         )
