@@ -22,13 +22,14 @@ from .sessions import REFUSALS, GraphSession
 BATCH_SIZES = (1, 8, 32, 128)
 TIMES = 30
 """Runs of each size, of which the best counts: what disturbs a run only ever makes it longer."""
+LEAST_TIMES = 2
 SIZE_S = 0.03
-"""A size is run no further once it has taken so long in all."""
+"""A size is run no more than `LEAST_TIMES` once it has taken so long in all."""
 BUDGET_S = 0.3
 """No further size is tried once so much time has gone by; the first two always are."""
 HANDOVER_NS = 50_000
 """What a request costs besides the graph: queue, thread and answer. Joined requests share it."""
-WORTH_JOINING = 1.25
+WORTH_JOINING = 1.5
 """Requests are joined if that computes at least so many times the rows."""
 NO_WORSE = 0.8
 """A larger batch with this share of the best throughput is still taken, when so many requests wait: the difference is
@@ -129,21 +130,21 @@ def _best_ns(session: GraphSession, requests: Sequence[Feeds], until: float) -> 
     """The best of a few runs, the first of which prepares what later ones need.
 
     With putting requests together and taking results apart: what is gained by joining large tensors may not be worth
-    copying them.
+    copying them. Processor time, where that is all there is to a run: a pod that loads a version is busy with others.
     """
-    best = 0
-    begun = time.monotonic()
+    clock = time.thread_time_ns if session.runs_in_caller else time.perf_counter_ns
     types = [tensor.datatype for tensor in session.signature.outputs]
-    for run in range(TIMES + 1):
-        start = time.perf_counter_ns()
+    begun = time.monotonic()
+    times: list[int] = []
+    while len(times) <= TIMES:
+        start = clock()
         arrays = session.run(join(requests, session.signature), session.all_outputs)
         with suppress(RowsMismatch):  # told by the test of the rows
             split(arrays, types, [1] * len(requests))
-        took = time.perf_counter_ns() - start
-        best = took if run <= 1 else min(best, took)
-        if run and time.monotonic() > min(until, begun + SIZE_S):
+        times.append(clock() - start)
+        if len(times) > LEAST_TIMES and time.monotonic() > min(until, begun + SIZE_S):
             break
-    return best
+    return max(1, min(times[1:]))
 
 
 def _batch_sizes(figures: tuple[Figure, ...], wishes: Wishes) -> tuple[int, int]:

@@ -14,6 +14,7 @@ class Figure:
 
     rows: int
     run_ns: int
+    """Processor time where one thread does all the work, else by the clock."""
 
     @property
     def rows_per_second(self) -> float:

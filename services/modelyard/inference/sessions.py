@@ -58,6 +58,8 @@ class RuntimeOptions:
     graph_threads: int = 1
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
+    mapped_weights: bool = False
+    """Leaves weights in their file, mapped, instead of rearranging copies of them: loads at once, computes slower."""
 
     def providers(self) -> list[str]:
         """ONNX Runtime's providers, best first. Raises WrongState if CUDA is demanded and not there."""
@@ -79,6 +81,8 @@ class RuntimeOptions:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        if self.mapped_weights:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         options.log_severity_level = 4  # fatal only: errors are raised too, and logged by us, one line each
         return options
 
@@ -117,6 +121,8 @@ class GraphSession:
     def __init__(self, path: Path, options: RuntimeOptions, limits: RunLimits = UNLIMITED) -> None:
         """Raises MalformedContent, with the runtime's reason, for a file that it does not load."""
         self._limits = limits
+        self.runs_in_caller = options.graph_threads == 1 and not options.on_gpu
+        """Whether the thread that calls `run` does all of its work."""
         session_options = options.session_options()
         if limits.memory is not None:
             limits.memory.use_for(session_options)
