@@ -636,7 +636,7 @@ class ModelInferRequest(_message.Message):
     """Anything that helps the caller; echoed in the answer."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
-        """`timeout` (int64, microseconds) bounds the wait before the computation; 0 means none. `priority` (uint64): 1 is the
+        """`timeout` (int64, microseconds) bounds the wait for the answer; 0 means none. `priority` (uint64): 1 is the
         highest, 0 the default. `provenance` (bool) asks for the version's origin in the answer's parameters.
         `triton_enable_empty_final_response` (bool) changes nothing, as every request has one answer; other names that begin
         with `triton_` are refused, unknown names are ignored.

@@ -149,7 +149,7 @@ class ServingConfig(_message.Message):
         BATCHING_UNSPECIFIED: ServingConfig._Batching.ValueType  # 0
         """If the pod measures that it helps."""
         BATCHING_ON: ServingConfig._Batching.ValueType  # 1
-        """Always, where the graph has a batch dimension."""
+        """Whether or not it helps, where the graph has a batch dimension and its rows do not influence one another."""
         BATCHING_OFF: ServingConfig._Batching.ValueType  # 2
         """Never: one computation per request."""
 
@@ -159,7 +159,7 @@ class ServingConfig(_message.Message):
     BATCHING_UNSPECIFIED: ServingConfig.Batching.ValueType  # 0
     """If the pod measures that it helps."""
     BATCHING_ON: ServingConfig.Batching.ValueType  # 1
-    """Always, where the graph has a batch dimension."""
+    """Whether or not it helps, where the graph has a batch dimension and its rows do not influence one another."""
     BATCHING_OFF: ServingConfig.Batching.ValueType  # 2
     """Never: one computation per request."""
 
