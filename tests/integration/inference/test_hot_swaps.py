@@ -94,8 +94,8 @@ def opset_of_the_future() -> bytes:
 
 
 BROKEN = {
-    "truncated": (lambda: graphs.scale(7)[:-9], {}, "the runtime refuses the graph"),
-    "no graph at all": (lambda: b"PK\x03\x04 not a graph", {}, "the runtime refuses the graph"),
+    "truncated": (lambda: graphs.scale(7)[:-9], {}, "not a whole ONNX file"),
+    "no graph at all": (lambda: b"PK\x03\x04 not a graph", {}, "not a whole ONNX file"),
     "operator set unknown": (opset_of_the_future, {}, "operator set 999"),
     "works with one row only": (graphs.only_batch_one, {}, "the graph fails on zeros"),
     "size recorded wrongly": (lambda: graphs.scale(7), {"size_bytes": 20}, "SHA-256|expected at most"),
@@ -253,7 +253,7 @@ class TestExplicitUnload:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await pod.stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="scale"))
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert "the runtime refuses the graph" in (raised.value.details() or "")
+        assert "not a whole ONNX file" in (raised.value.details() or "")
 
     async def test_what_is_to_be_served_is_the_registry_s_affair(self, registry: ServedRegistry, pod: Pod) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as unknown:

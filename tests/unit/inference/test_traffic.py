@@ -39,11 +39,13 @@ def loaded(number: int) -> LoadedVersion:
 VERSIONS = {number: loaded(number) for number in range(1, 6)}
 
 
-def choices(shares: Mapping[int, float], missing: frozenset[int] = frozenset(), name: str = "m/live") -> dict[str, int]:
+def choices(
+    shares: Mapping[int, float], missing: frozenset[int] = frozenset(), name: str = "m/live", callers: int = 200
+) -> dict[str, int]:
     """The version of each caller when version 1 has the rest."""
     there = {number: one for number, one in VERSIONS.items() if number not in missing}
     split = Split.of(name, 1, VERSIONS[1], WantedTraffic(tuple(shares.items()), KEY), there)
-    return {caller: split.choose({KEY: caller}).wanted.number for caller in CALLERS}
+    return {caller: split.choose({KEY: caller}).wanted.number for caller in CALLERS[:callers]}
 
 
 @given(SHARES)
@@ -52,7 +54,7 @@ def test_any_pod_gives_a_caller_the_same_version(shares: dict[int, float]) -> No
 
 
 def test_each_version_gets_its_share_of_the_callers() -> None:
-    counts = Counter(choices({2: 10, 3: 30}).values())
+    counts = Counter(choices({2: 10, 3: 30}, callers=len(CALLERS)).values())
     # Four standard deviations of a draw of 2,000.
     assert counts[2] == pytest.approx(200, abs=54)
     assert counts[3] == pytest.approx(600, abs=82)
@@ -71,7 +73,7 @@ def test_a_growing_share_moves_callers_only_to_it_or_from_the_alias_s_own(
 ) -> None:
     smaller, larger = sorted([share, shares.get(changed, 0.0)])
     before, after = choices({**shares, changed: smaller}), choices({**shares, changed: larger})
-    moved = {(before[caller], after[caller]) for caller in CALLERS if before[caller] != after[caller]}
+    moved = {(before[caller], after[caller]) for caller in before if before[caller] != after[caller]}
     assert all(origin == 1 or target == changed for origin, target in moved)
     if set(shares) <= {changed}:
         assert moved <= {(1, changed)}
@@ -85,7 +87,7 @@ def test_what_is_not_loaded_is_answered_by_the_alias_s_own_version(shares: dict[
 
 def test_canaries_of_two_models_have_different_callers() -> None:
     one, other = choices({2: 50}), choices({2: 50}, name="other/live")
-    assert 0.4 < sum(one[caller] == other[caller] for caller in CALLERS) / len(CALLERS) < 0.6
+    assert 0.35 < sum(one[caller] == other[caller] for caller in one) / len(one) < 0.65
 
 
 def test_a_value_may_be_bytes_and_a_whole_split_leaves_nothing_to_the_alias_s_own() -> None:
