@@ -30,8 +30,12 @@ class InferenceSettings(ServiceSettings):
 
     lane: Literal["auto", "express", "plain"] = "auto"
     """How predictions reach Python. `express`: this program is an Envoy that hosts the interpreter (see
-    docs/adr/0011-the-express-lane.md). `plain`: a gRPC server in Python alone, several times slower. `auto`: express
+    docs/adr/0016-the-express-lane.md). `plain`: a gRPC server in Python alone, several times slower. `auto`: express
     where it can run."""
+
+    run_dir: Path | None = None
+    """Where the express lane makes a temporary folder for what it needs while it runs: sockets (so the path must be
+    short) and Envoy's configuration. Default: where the system keeps such folders."""
 
     tls_certificate_file: Path | None = None
     """PEM file with the certificate chain. With `tls_key_file`: TLS 1.2 or newer on the port; without: cleartext."""
@@ -126,6 +130,11 @@ class InferenceSettings(ServiceSettings):
     run_memory_bytes: int = Field(default_factory=lambda: available_memory() // 4, ge=0)
     """What predictions may take together for inputs, results and what lies between, beside `memory_budget_bytes`, in
     graphs where values or lengths of the input decide how much. 0: no limit. Default: a quarter of the memory."""
+
+    mapped_weights_from_bytes: int = Field(default=0, ge=0)
+    """Weights in a file of their own, of this size or larger, stay in that file, mapped into memory: the version loads
+    at once, and the memory is the system's cache, shared by all that have the file mapped. It computes slower, since the
+    weights are not rearranged for the processor. 0: never."""
 
     parallel_loads: int = Field(default=2, ge=1)
     """Versions that are downloaded and loaded at once."""

@@ -100,6 +100,7 @@ def _inference(layout: Layout, *, open_predict: bool) -> Program:
     return _service(layout, "inference", "MODELYARD_INFERENCE", {
         "REGISTRY_ADDRESS": layout.address("registry"),
         "CACHE_DIR": str(layout.folder("inference")),
+        "RUN_DIR": str(layout.run_dir),
         "TOKEN_FILE": str(layout.identity.token_file("inference")),
         "ANONYMOUS_PREDICT": str(open_predict).lower(),
     })  # fmt: skip

@@ -35,7 +35,9 @@ log = logs.get_logger()
 def run(settings: InferenceSettings, requirements: Requirements) -> int:
     """Serves until a signal ends it. The exit status: 0 after a stop, 1 if Envoy or its Python ended by itself."""
     logs.configure(settings.log_format, settings.log_level, service="inference")
-    with tempfile.TemporaryDirectory(prefix="modelyard-pod-") as name, _listening_socket(settings.listen):
+    prefix = "pod-" if settings.run_dir else "modelyard-pod-"
+    folder = tempfile.TemporaryDirectory(prefix=prefix, dir=settings.run_dir)
+    with folder as name, _listening_socket(settings.listen):
         return asyncio.run(_serve(settings, requirements, Path(name)))
 
 
