@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -141,10 +142,10 @@ class RawConnection:
         answer = stream.answer
         match event:
             case h2.events.ResponseReceived():
-                answer.headers = dict(event.headers)
+                answer.headers = _texts(event.headers)
                 answer.trailers_only = event.stream_ended is not None
             case h2.events.TrailersReceived():
-                answer.trailers = dict(event.headers)
+                answer.trailers = _texts(event.headers)
             case h2.events.DataReceived():
                 answer.body += event.data
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -153,6 +154,10 @@ class RawConnection:
                 stream.ended.set()
             case h2.events.StreamEnded():
                 stream.ended.set()
+
+
+def _texts(headers: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in headers}
 
 
 @asynccontextmanager
