@@ -101,13 +101,9 @@ async def test_every_accepted_request_is_answered_when_the_program_is_told_to_st
     # A caller that comes too late is told that nobody is there (CANCELLED is what grpc answers in the last moment,
     # before anybody has looked at the call); the door takes both to another pod. No accepted call was cut off.
     assert set(refused) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
-    calls = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if "ModelInfer" in line]
-    assert {call["code"] for call in calls} == {"OK"}
-    assert len(calls) >= answered
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    calls = [line for line in lines if line["event"] == "call" and line["method"].endswith("ModelInfer")]
-    assert {line["code"] for line in calls} == {"OK"}
-    assert len(calls) == answered
+    # Only predictions that failed have a line.
+    assert [line for line in lines if line["event"] == "call" and line["method"].endswith("ModelInfer")] == []
     assert [line["event"] for line in lines if line["event"] in ("serving", "stopping", "stopped")] == [
         "serving",
         "stopping",
