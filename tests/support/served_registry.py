@@ -49,7 +49,10 @@ class ServedRegistry(model_service_pb2_grpc.ModelServiceServicer):
         version.name, version.version = f"models/{model}/versions/{number}", number
         version.digest, version.size_bytes = self.store.put(content), len(content)
         for name, value in facts.items():
-            setattr(version, name, value)
+            if name == "external_data":
+                version.external_data.CopyFrom(value)
+            else:
+                setattr(version, name, value)
         for alias in aliases:
             served.aliases[alias] = number
         self.changed(model)

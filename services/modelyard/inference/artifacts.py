@@ -2,6 +2,8 @@
 
 blobs/DIGEST/model.onnx   complete and verified when it was put there; alone in its folder, so that a graph which
                           names a file beside itself finds none
+pairs/DIGEST-DIGEST/      for a graph with its weights in a file: hard links to both, the second under the very name
+                          that the graph has for it; made anew by each process
 partial/DIGEST            a download that goes on where it stopped
 """
 
@@ -59,7 +61,8 @@ class ArtifactCache:
         """Held while room is made: two that look at once would both delete for both."""
         self._blobs, self._partial = folder / "blobs", folder / "partial"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for part in (self._blobs, self._partial):
+        self._pairs = folder / "pairs"
+        for part in (self._blobs, self._partial, self._pairs):
             part.mkdir(mode=0o700, exist_ok=True)
         self._lock_file = (folder / "lock").open("w")
         try:
@@ -67,6 +70,8 @@ class ArtifactCache:
         except OSError as error:
             self._lock_file.close()
             raise WrongState(f"another process uses the cache folder {folder}") from error
+        for pair in self._pairs.iterdir():
+            shutil.rmtree(pair)
 
     def close(self) -> None:
         """Lets another process use the folder."""
@@ -89,11 +94,29 @@ class ArtifactCache:
             self.release(digest)
             raise
 
+    def pair(self, digest: str, weights_digest: str, location: str) -> Path:
+        """The graph in a folder with its weights, which it finds there as `location`. Both must have been fetched.
+
+        Blocking. Raises OSError if the disk does not let it.
+        """
+        folder = self._pairs / f"{digest}-{weights_digest}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for name, source in ((FILE_NAME, digest), (location, weights_digest)):
+            # By a rename, also over what is there: a file that another session has mapped is never written to.
+            link = folder / f"{name}.{threading.get_ident()}.part"
+            link.unlink(missing_ok=True)
+            link.hardlink_to(self._path(source))
+            link.replace(folder / name)
+            link.unlink(missing_ok=True)  # a rename between two links to the same file does nothing
+        return folder / FILE_NAME
+
     def release(self, digest: str) -> None:
         """Ends what one `fetch` began; from then on the artifact may be deleted to make room."""
         self._held[digest] -= 1
         if not self._held[digest]:
             del self._held[digest]
+            for pair in self._pairs.glob(f"{digest}-*"):
+                shutil.rmtree(pair)  # links: the files stay, and whoever has them mapped keeps them
 
     def size_bytes(self) -> int:
         """Bytes on disk, unfinished downloads without those that run. Looks at every file: call it in a thread."""

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from modelyard.core.errors import InvalidFields
 from modelyard.core.logs import get_logger
-from modelyard.core.names import MODEL, check_digest
+from modelyard.core.names import MODEL, check_digest, check_external_location
 from modelyard.v1 import model_pb2, tensor_pb2
 from modelyard.v1 import model_service_pb2 as pb
 
@@ -60,6 +60,25 @@ class ServingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedFile:
+    """The file that holds a graph's weights."""
+
+    digest: str
+    size_bytes: int
+    location: str
+    """Its name, as the graph has it."""
+
+    @classmethod
+    def from_message(cls, version: model_pb2.ModelVersion) -> Self | None:
+        """None if the version is one file. Raises InvalidFields if digest or location are none: both name files."""
+        if not version.HasField("external_data"):
+            return None
+        data = version.external_data
+        check_external_location(data.location, "external_data.location")
+        return cls(check_digest(data.digest, "external_data.digest"), data.size_bytes, data.location)
+
+
+@dataclass(frozen=True, slots=True)
 class WantedVersion:
     """One version to serve. Two are equal only if everything is: the same number with another digest, or to be served
     in another way, is another one, which is loaded beside it and takes its place."""
@@ -78,6 +97,8 @@ class WantedVersion:
     dataset_digest: str
     spec_digest: str
     serving: ServingConfig = ServingConfig()
+    weights: WantedFile | None = None
+    """None: in the ONNX file."""
 
     @classmethod
     def from_message(
@@ -98,12 +119,13 @@ class WantedVersion:
             dataset_digest=version.dataset_digest,
             spec_digest=version.spec_digest,
             serving=serving,
+            weights=WantedFile.from_message(version),
         )
 
     @property
-    def form(self) -> tuple[str, ServingConfig]:
+    def form(self) -> tuple[str, WantedFile | None, ServingConfig]:
         """What a loaded version was made from: with another form it must be loaded anew."""
-        return self.digest, self.serving
+        return self.digest, self.weights, self.serving
 
     def __str__(self) -> str:
         return f"models/{self.model}/versions/{self.number}"

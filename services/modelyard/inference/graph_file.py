@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelyard.core.errors import MalformedContent
+from modelyard.core.names import shorten
 
 _MAX_DEPTH = 16  # of subgraphs; the registry's limit too
 _VARINT_BITS = 70
@@ -51,6 +52,14 @@ class GraphFile:
     external_files: set[str] = field(default_factory=set)
     """Every location that a tensor anywhere in the file names, as it stands there."""
     has_functions: bool = False
+
+    def check_files(self, allowed: str) -> None:
+        """Raises MalformedContent if the graph points to any file but `allowed` (empty: none). The runtime would open
+        it."""
+        for location in sorted(self.external_files - {allowed}):
+            raise MalformedContent(
+                f"the graph points to the file {shorten(location)!r}; expected {allowed or 'none but its own'}"
+            )
 
 
 def read_graph_file(path: Path) -> GraphFile:

@@ -13,6 +13,7 @@ from modelyard.core.retries import is_transient
 
 from . import run_memory
 from .agreement import agreed_signature
+from .artifact_sets import fetch_version, release_version
 from .artifacts import ArtifactCache
 from .calibration import Wishes, plan_execution
 from .compatibility import check_runtime_supports
@@ -24,7 +25,7 @@ from .predictability import is_predictable
 from .run_watch import RunWatch
 from .sessions import LOAD_ERRORS, GraphSession, RunLimits, RuntimeOptions, brief
 from .settings import InferenceSettings
-from .trying import VersionTrials
+from .trying import VersionTrials, maps_weights
 from .versions import LoadedVersion
 
 log = get_logger()
@@ -49,7 +50,7 @@ class Loader:
         start = time.perf_counter()
         if wanted.opset_version > 0 and wanted.ir_version > 0:
             await asyncio.to_thread(check_runtime_supports, wanted.opset_version, wanted.ir_version)
-        path = await self._artifacts.fetch(wanted.digest, wanted.size_bytes)
+        path = await fetch_version(self._artifacts, wanted)
         fetched = time.perf_counter()
         room = None
         try:
@@ -58,7 +59,7 @@ class Loader:
             room = await self.budget.reserve(wanted.model, facts.memory_bytes)
             session, plan = await asyncio.to_thread(self._open, path, wanted)
         except BaseException:
-            self._artifacts.release(wanted.digest)
+            release_version(self._artifacts, wanted)
             if room is not None:
                 room.release()
             raise
@@ -73,7 +74,7 @@ class Loader:
         """Lets a version finish what it has, then frees it."""
         await version.retire()
         version.room.release()
-        self._artifacts.release(version.wanted.digest)
+        release_version(self._artifacts, version.wanted)
         if self._memory is not None:
             await asyncio.to_thread(self._memory.reclaim)
         log.info("version unloaded", version=str(version.wanted))
@@ -85,7 +86,10 @@ class Loader:
 
     def _open(self, path: Path, wanted: WantedVersion) -> tuple[GraphSession, ExecutionPlan]:
         options = replace(self.options, graph_threads=wanted.serving.graph_threads or self.options.graph_threads)
-        predictable = is_predictable(read_graph_file(path))
+        options = replace(options, mapped_weights=maps_weights(wanted, self._settings))
+        graph = read_graph_file(path)
+        graph.check_files(wanted.weights.location if wanted.weights is not None else "")
+        predictable = is_predictable(graph)
         session = GraphSession(path, options, self._limits(wanted, predictable=predictable))
         session.signature = agreed_signature(wanted.inputs, wanted.outputs, session.signature)
         sizes = [size for size in self._settings.warm_up_batch_sizes if size <= self._settings.max_batch_size]

@@ -133,8 +133,8 @@ class InferenceSettings(ServiceSettings):
 
     mapped_weights_from_bytes: int = Field(default=0, ge=0)
     """Weights in a file of their own, of this size or larger, stay in that file, mapped into memory: the version loads
-    at once, and the memory is the system's cache, shared by all that have the file mapped. It computes slower, since the
-    weights are not rearranged for the processor. 0: never."""
+    at once, and the memory is the system's cache, shared by all that have the file mapped. It computes slower, since
+    the weights are not rearranged for the processor. 0: never."""
 
     parallel_loads: int = Field(default=2, ge=1)
     """Versions that are downloaded and loaded at once."""

@@ -18,6 +18,8 @@ class TrialTask:
     outputs: tuple[WantedTensor, ...]
     graph_threads: int
     mapped_weights: bool
+    location: str
+    """The file beside it that the graph may point to; empty for none."""
     warm_up_batch_sizes: tuple[int, ...]
     memory_bytes: int
     """The most it may take."""

@@ -24,6 +24,7 @@ from modelyard.core.leash import die_with_parent
 
 from .agreement import agreed_signature
 from .desired import WantedTensor
+from .graph_file import read_graph_file
 from .sessions import LOAD_ERRORS, GraphSession, RuntimeOptions, brief
 from .trial_messages import TrialFacts, TrialTask
 
@@ -122,8 +123,9 @@ def _confine(task: TrialTask) -> None:
 
 
 def _try(task: TrialTask) -> TrialFacts:
+    read_graph_file(Path(task.path)).check_files(task.location)
     before = _resident()
-    options = RuntimeOptions(graph_threads=task.graph_threads, device="cpu")
+    options = RuntimeOptions(task.graph_threads, "cpu", task.mapped_weights)
     session = GraphSession(Path(task.path), options)
     session.signature = agreed_signature(task.inputs, task.outputs, session.signature)
     session.warm_up(task.warm_up_batch_sizes)

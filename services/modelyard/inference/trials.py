@@ -107,7 +107,10 @@ class _TrialProcess:
     def _write(self, line: bytes) -> None:
         if self._process.stdin is None or self.ended:
             raise BrokenPipeError("it has ended")
-        self._process.stdin.write(line)
+        try:
+            self._process.stdin.write(line)
+        except ValueError as error:  # closed by the thread that has just noticed the end
+            raise BrokenPipeError("it has ended") from error
 
     def _read(self) -> None:
         """A thread's life: as long as the process's."""

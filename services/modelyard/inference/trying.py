@@ -38,7 +38,7 @@ class VersionTrials:
         Raises MalformedContent with the reason if it must not be loaded, Unavailable if it could not be tried.
         """
         if self._trials is None:
-            return TrialFacts(memory_bytes=_COPIES_OF_A_FILE * wanted.size_bytes)
+            return TrialFacts(memory_bytes=_COPIES_OF_A_FILE * _file_bytes(wanted, self._settings))
         task = self._task(path, wanted, graph_threads)
         facts = await asyncio.to_thread(self._records.find, wanted.digest, task)
         if facts is None:
@@ -59,8 +59,23 @@ class VersionTrials:
             inputs=wanted.inputs,
             outputs=wanted.outputs,
             graph_threads=graph_threads,
-            mapped_weights=False,
+            mapped_weights=maps_weights(wanted, settings),
+            location=wanted.weights.location if wanted.weights is not None else "",
             warm_up_batch_sizes=tuple(size for size in settings.warm_up_batch_sizes if size <= most_rows),
             memory_bytes=self._memory_bytes,
             time_s=settings.trial_time_s,
         )
+
+
+def maps_weights(wanted: WantedVersion, settings: InferenceSettings) -> bool:
+    """Whether the version's weights stay in their file."""
+    weights = wanted.weights
+    return bool(
+        weights and settings.mapped_weights_from_bytes and weights.size_bytes >= settings.mapped_weights_from_bytes
+    )
+
+
+def _file_bytes(wanted: WantedVersion, settings: InferenceSettings) -> int:
+    """Of the files that are read into memory."""
+    weights = 0 if wanted.weights is None or maps_weights(wanted, settings) else wanted.weights.size_bytes
+    return wanted.size_bytes + weights

@@ -11,6 +11,7 @@ import pytest
 
 from modelyard.core.errors import RemoteError
 from support import graphs, hostile_graphs
+from support.external_graphs import external
 from support.identity import Identity
 from support.inference_pod import Pod, output, row, running_pod
 from support.served_registry import ServedRegistry
@@ -38,9 +39,10 @@ async def refusal(pod: Pod, model: str, value: float) -> RemoteError:
     [
         (hostile_graphs.looping(FOR_EVER), "takes longer than 2 s"),
         (hostile_graphs.allocating(1e11), "takes more than"),
-        (graphs.scale(3)[:-20], "the runtime refuses the graph"),
+        (external(3, 1)[0], "the graph points to the file 'weights.bin'; expected none but its own"),
+        (graphs.scale(3)[:-20], "not a whole ONNX file"),
     ],
-    ids=["endless", "boundless", "cut off"],
+    ids=["endless", "boundless", "another file", "cut off"],
 )
 async def test_a_hostile_version_is_refused_and_the_old_one_stays(
     content: bytes, reason: str, registry: ServedRegistry, guarded: Pod
