@@ -91,7 +91,7 @@ def test_what_is_mutated_is_right_to_begin_with(
     assert bench.check(start())
 
 
-@pytest.mark.parametrize("mutations", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mutations", [2_000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_mutated_requests_are_answered_rightly_or_refused_with_the_field(
     bench: PredictionBench, mutations: int
 ) -> None:
@@ -103,7 +103,8 @@ def test_mutated_requests_are_answered_rightly_or_refused_with_the_field(
         request = mutated(chance, chance.choice((raw, typed, with_everything)))
         if request is None:
             continue
-        bench.refill()
+        if request.outputs:
+            bench.refill()  # one of them may have been written into the region
         try:
             well = bench.check(request)
         except BaseException as error:

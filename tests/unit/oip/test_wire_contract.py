@@ -18,7 +18,12 @@ from support.foreign_venv import triton_python
 
 Message = descriptor_pb2.DescriptorProto
 
-PARTIAL = {f"inference.{name}" for name in ("ModelConfig", "ModelInput", "ModelOutput", "ModelInstanceGroup")}
+PARTIAL = {
+    f"inference.{name}"
+    for name in (
+        "ModelConfig", "ModelInput", "ModelOutput", "ModelInstanceGroup", "ModelDynamicBatching", "ModelQueuePolicy",
+    )
+}  # fmt: skip
 """Of a configuration we declare the fields that a pod fills; what we declare must be right."""
 
 DUMP = """
