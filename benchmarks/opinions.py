@@ -21,7 +21,7 @@ def ask(stage: Stage, scenarios: list[Scenario], plan: Plan, results: Results) -
         if scenario.name not in _SCENARIOS:
             continue
         for entry in scenario.entries:
-            if entry.server not in _SERVERS or entry.server not in stage.speakers:
+            if entry.server not in _SERVERS or entry.server not in stage.speakers or entry.setting is not None:
                 continue
             speaker = stage.speakers[entry.server]
             model = stage.model_of(scenario, entry)

@@ -20,6 +20,8 @@ class Entry:
     load: Load
     label: str = ""
     """Its name in the results; default: the server's."""
+    setting: int | None = None
+    """A peer's setting by its number in `stage.TUNINGS`; None: the best one."""
 
     @property
     def name(self) -> str:
@@ -38,6 +40,8 @@ class Scenario:
     """What is compared."""
     entries: tuple[Entry, ...]
     bars: tuple[Bar, ...]
+    stretch: float = 1.0
+    """Turns and trials take so many times longer: a slow model needs more time for as many answers."""
 
 
 def _entries(load: Load, *servers: str) -> tuple[Entry, ...]:
@@ -51,7 +55,11 @@ def _small(in_flight: int) -> Scenario:
         f"10-20-40-1 network, {in_flight} requests in flight",
         "small",
         Figure.RATE,
-        _entries(load, "pod", "door", *PEERS, "echo-cpp", "echo-aio"),
+        (
+            *_entries(load, "pod", "door", *PEERS),
+            Entry("triton", load, "triton, plain", setting=0),
+            *_entries(load, "echo-cpp", "echo-aio"),
+        ),
         (
             ratio("pod", PEERS, at_least=8),
             ratio("pod", ("echo-cpp",), at_least=0.35),
@@ -60,7 +68,7 @@ def _small(in_flight: int) -> Scenario:
     )
 
 
-def _computing(name: str, title: str, model: str, in_flight: int, of_raw: float) -> Scenario:
+def _computing(name: str, title: str, model: str, in_flight: int, of_raw: float, stretch: float = 1.0) -> Scenario:
     load = Load(connections=4, streams=in_flight // 4)
     return Scenario(
         f"{name}-{in_flight}",
@@ -69,6 +77,7 @@ def _computing(name: str, title: str, model: str, in_flight: int, of_raw: float)
         Figure.RATE,
         _entries(load, "pod", "door", *PEERS, "raw"),
         (ratio("pod", ("raw",), at_least=of_raw), ratio("door", ("pod",), at_least=0.9)),
+        stretch,
     )
 
 
@@ -83,8 +92,8 @@ SCENARIOS = {
         _small(64),
         _computing("wide", "768-3072-3072-768 network", "wide", 32, 0.80),
         _computing("wide", "768-3072-3072-768 network", "wide", 64, 0.95),
-        _computing("bert", "BERT-Small, 64 tokens", "bert", 8, 0.92),
-        _computing("cnn", "ResNet-18, 224 × 224", "cnn", 8, 0.92),
+        _computing("bert", "BERT-Small, 64 tokens", "bert", 8, 0.92, stretch=2),
+        _computing("cnn", "ResNet-18, 224 × 224", "cnn", 8, 0.92, stretch=2),
         Scenario(
             "one-caller",
             "10-20-40-1 network, one caller, one request after the other",

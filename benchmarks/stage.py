@@ -25,8 +25,9 @@ from .peers import PEERS, ModelFile, StartFailed, Tuning
 from .scenarios import Entry, Scenario
 
 _CORES = os.cpu_count() or 1
-_TUNINGS = {
+TUNINGS = {
     "triton": (
+        Tuning(instances=1, max_batch_size=0),
         Tuning(instances=1, max_batch_size=64),
         Tuning(instances=_CORES, max_batch_size=64),
         Tuning(instances=_CORES, max_batch_size=0),
@@ -68,15 +69,22 @@ class Stage:
 
     def prepare(self, scenario: Scenario, seconds: float) -> None:
         """Finds the best setting of each peer and of the raw loop by trying all of them for so long."""
+        seconds *= scenario.stretch
         for entry in scenario.entries:
             key = f"{scenario.name}/{entry.name}"
             if entry.server == "raw":
                 self._prepare_raw(key, scenario, entry, seconds)
-            elif entry.server in _TUNINGS and entry.server in self.speakers:
+            elif entry.setting is not None:
+                self.chosen[key] = describe(entry.server, TUNINGS[entry.server][entry.setting])
+            elif entry.server in TUNINGS and entry.server in self.speakers:
                 self._prepare_peer(key, scenario, entry, seconds)
 
     def turn(self, scenario: Scenario, entry: Entry, seconds: float) -> Measured:
-        """One turn. Raises WrongAnswer, LoadFailed, or KeyError for a server that is not there."""
+        """One turn of so long times the scenario's stretch.
+
+        Raises WrongAnswer, LoadFailed, or KeyError for a server that is not there.
+        """
+        seconds *= scenario.stretch
         if entry.server == "raw":
             rate = raw.raw_rate(CATALOGUE[scenario.model].file(), self._raw[scenario.name], seconds)
             return Measured(rate, round(rate * seconds), 1e6 / rate)
@@ -85,7 +93,9 @@ class Stage:
 
     def model_of(self, scenario: Scenario, entry: Entry) -> str:
         """The name under which the entry's server has the scenario's model, in its best setting."""
-        usual = variants(entry.server, scenario.model)[0][0] if entry.server in _TUNINGS else scenario.model
+        if entry.server not in TUNINGS:
+            return scenario.model
+        usual, _ = variants(entry.server, scenario.model)[entry.setting or 0]
         return self._variants.get((scenario.name, entry.name), usual)
 
     def idle_cores(self, seconds: float) -> float:
@@ -129,7 +139,7 @@ class Stage:
 
 def variants(server: str, model: str) -> list[tuple[str, Tuning]]:
     """The names under which a peer serves a model, one per setting."""
-    return [(f"{model}-{number}", tuning) for number, tuning in enumerate(_TUNINGS[server])]
+    return [(f"{model}-{number}", tuning) for number, tuning in enumerate(TUNINGS[server])]
 
 
 def describe(server: str, tuning: Tuning) -> str:
