@@ -24,7 +24,7 @@ from .stage import stage
 
 app = typer.Typer(help="Modelyard beside other servers and the limits of the machine.", no_args_is_help=True)
 
-_FULL = Plan(rounds=5, seconds=4.0, trial_seconds=1.5)
+_FULL = Plan(rounds=5, seconds=3.0, trial_seconds=1.5)
 _QUICK = Plan(rounds=2, seconds=1.0, trial_seconds=0.4)
 
 
@@ -40,7 +40,7 @@ def run(
     scenarios: Annotated[list[str] | None, typer.Argument(help="Names, see `list`; default: all.")] = None,
     quick: Annotated[bool, typer.Option(help="A look in a few minutes; the figures are rough.")] = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Default: 5; quick: 2.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.5, help="Of one turn. Default: 4; quick: 1.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.5, help="Of one turn. Default: 3; quick: 1.")] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Where results go; one that exists is continued. Default: a new one.")
     ] = None,
