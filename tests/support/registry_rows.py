@@ -7,6 +7,7 @@ from sqlalchemy import insert
 from modelyard.core.database import Database, now_us
 from modelyard.core.permissions import permissions_of
 from modelyard.core.tokens import Caller
+from modelyard.registry.settings import RegistrySettings
 from modelyard.registry.tables import blobs, model_versions, models
 
 DIGEST = "d" * 64
@@ -36,3 +37,10 @@ async def add_model(database: Database, model_id: str, versions: int, *, tenant:
         await connection.execute(insert(models).values(model))
         for number in range(1, versions + 1):
             await connection.execute(insert(model_versions).values(version | {"version": number}))
+
+
+async def add_versions(settings: RegistrySettings, count: int) -> None:
+    """So many versions of the model `m`, in the database of a registry that runs."""
+    database = Database(settings.database_url)
+    await add_model(database, "m", count)
+    await database.close()

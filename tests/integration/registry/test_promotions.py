@@ -17,6 +17,7 @@ from modelyard.v1 import model_pb2, pod_pb2, pod_service_pb2
 from modelyard.v1 import model_service_pb2 as pb
 from support.identity import Identity
 from support.registry import RegistryClient, refusal, running_registry
+from support.registry_rows import add_versions
 from support.waiting import eventually
 
 State = pod_pb2.PodVersion
@@ -95,10 +96,10 @@ async def refused(stream: AsyncIterator[Any]) -> tuple[list[Any], RemoteError]:
 
 
 @pytest.fixture
-async def versions(registry: RegistryClient) -> RegistryClient:
-    """A registry whose model has versions 1, which is live, and 2."""
-    await registry.create_version(weight=1, alias="live")
-    await registry.create_version(weight=2)
+async def versions(registry: RegistryClient, settings: RegistrySettings) -> RegistryClient:
+    """A registry whose model has versions 1, which is live, 2 and 3: rows only, nobody here looks at graphs."""
+    await add_versions(settings, 3)
+    await registry.set_alias(1)
     return registry
 
 
@@ -183,10 +184,9 @@ async def test_on_request_a_broken_version_keeps_the_alias(versions: RegistryCli
 
 
 async def test_what_somebody_else_has_moved_meanwhile_is_not_put_back(versions: RegistryClient) -> None:
-    third = await versions.create_version(weight=3)
     stream = promote(versions, 2)
     await anext(aiter(stream))
-    await versions.set_alias(third.version)
+    await versions.set_alias(3)
     _told, error = await refused(stream)
     assert (error.code, error.reason) == (grpc.StatusCode.ABORTED, "CONFLICT")
     await PlayedPod(versions).finds_broken(2)
@@ -227,7 +227,8 @@ async def test_a_draining_pod_and_one_without_a_lease_are_not_waited_for(
 ) -> None:
     hasty = settings.model_copy(update={"pod_lease_s": 0.5})
     async with running_registry(hasty, identity) as registry:
-        await registry.create_version(weight=1, alias="live")
+        await add_versions(settings, 1)
+        await registry.set_alias(1)
         gone, draining = PlayedPod(registry, "gone"), PlayedPod(registry, "draining")
         await gone.report()
         await draining.report(state=pod_pb2.Pod.STATE_DRAINING)
@@ -276,7 +277,6 @@ async def test_etag_and_names_are_checked(versions: RegistryClient) -> None:
 
 
 async def test_two_promotions_at_once_end_with_one_winner(versions: RegistryClient) -> None:
-    third = await versions.create_version(weight=3)
     pod = PlayedPod(versions)
     etag = (await versions.models.GetModelAlias(pb.GetModelAliasRequest(name=LIVE))).etag
 
@@ -286,7 +286,7 @@ async def test_two_promotions_at_once_end_with_one_winner(versions: RegistryClie
         except grpc.aio.AioRpcError as error:
             return RemoteError.from_rpc(error)
 
-    answers = await asyncio.gather(first_word(2), first_word(third.version))
+    answers = await asyncio.gather(first_word(2), first_word(3))
     assert [isinstance(answer, RemoteError) for answer in answers].count(True) == 1
     winner = await live(versions)
     await pod.serves(winner)

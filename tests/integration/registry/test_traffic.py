@@ -5,10 +5,11 @@ from __future__ import annotations
 import grpc
 import pytest
 
+from modelyard.registry.settings import RegistrySettings
 from modelyard.v1 import model_pb2
 from modelyard.v1 import model_service_pb2 as pb
-from support.onnx_graphs import onnx_bytes
 from support.registry import RegistryClient, refusal
+from support.registry_rows import add_versions
 
 LIVE = "models/m/aliases/live"
 
@@ -36,11 +37,10 @@ async def served(registry: RegistryClient) -> pb.ServedModel:
 
 
 @pytest.fixture
-async def with_versions(registry: RegistryClient) -> RegistryClient:
-    """A model with four versions; 1 is live."""
-    digest = await registry.upload(onnx_bytes())
-    for number in range(4):
-        await registry.create_version(digest=digest, alias="" if number else "live")
+async def with_versions(registry: RegistryClient, settings: RegistrySettings) -> RegistryClient:
+    """A model with four versions, rows only; 1 is live."""
+    await add_versions(settings, 4)
+    await registry.set_alias(1)
     return registry
 
 
