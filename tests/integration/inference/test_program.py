@@ -28,7 +28,7 @@ from support.waiting import eventually
 
 MODULES = """
 import json, sys
-import modelyard.inference.__main__
+import modelyard.inference.__main__, modelyard.inference.application
 print(json.dumps(sorted(sys.modules)))
 """
 
