@@ -31,14 +31,20 @@ CIRCUIT_BREAKERS: dict[str, Any] = {
 
 
 def bootstrap(
-    name: str, admin_socket: Path, listener: dict[str, Any], clusters: Sequence[dict[str, Any]], max_connections: int
+    name: str,
+    admin_socket: Path,
+    listener: dict[str, Any],
+    clusters: Sequence[dict[str, Any]],
+    max_connections: int,
+    runtime: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The whole configuration (`config.bootstrap.v3.Bootstrap`) of an Envoy with one listener."""
+    """The whole configuration (`config.bootstrap.v3.Bootstrap`) of an Envoy with one listener. `runtime`: its flags."""
     monitors = f"{TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
     return {
         "node": {"id": name, "cluster": "modelyard"},
         "admin": {"address": {"pipe": {"path": str(admin_socket), "mode": 0o600}}},
         "static_resources": {"listeners": [listener], "clusters": list(clusters)},
+        "layered_runtime": {"layers": [{"name": "flags", "static_layer": dict(runtime or {})}]},
         "overload_manager": {
             "resource_monitors": [
                 {

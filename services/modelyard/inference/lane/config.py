@@ -23,6 +23,11 @@ _UNARY_IDLE_S = 3600.0
 # What is not like this, gRPC's own server answers as it likes.
 _IS_GRPC = {"name": "content-type", "string_match": {"safe_regex": {"regex": r"application/grpc([+;].*)?"}}}
 _TAKES_TRAILERS = {"name": "te", "string_match": {"exact": "trailers"}}
+_RUNTIME = {
+    # Envoy closes a connection on which most of some 500 calls were cancelled within a second. Here that would be the
+    # door's connection, with everybody's calls on it. The door itself keeps this defence against its own callers.
+    "overload.premature_reset_total_stream_count": 2**31 - 1,
+}
 _ROUTE_FILTER = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
 
@@ -40,7 +45,7 @@ def bootstrap(settings: InferenceSettings, module: Path, admin_socket: Path, grp
     manager = http.connection_manager(NAME, host, [_lane(module), http.router()], idle_s=_UNARY_IDLE_S, **more)
     address = parse_address(settings.listen, lowest_port=0).to_envoy()
     listener = http.listener(NAME, address, manager, settings.tls)
-    return http.bootstrap(NAME, admin_socket, listener, [_grpc(grpc_socket)], settings.max_connections)
+    return http.bootstrap(NAME, admin_socket, listener, [_grpc(grpc_socket)], settings.max_connections, _RUNTIME)
 
 
 def _lane(module: Path) -> dict[str, Any]:
