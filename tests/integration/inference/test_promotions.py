@@ -171,7 +171,8 @@ async def test_a_promotion_to_what_is_served_already_ends_at_once(cluster: Clust
 async def test_pods_tell_the_registry_what_they_serve_and_that_they_go(cluster: Cluster) -> None:
     async def told() -> bool:
         pods = await cluster.listed()
-        return [[version.name for version in pod.versions] for pod in pods] == [["models/scale/versions/1"]] * 2
+        versions = [[(version.name, version.state) for version in pod.versions] for pod in pods]
+        return versions == [[("models/scale/versions/1", pod_pb2.PodVersion.STATE_SERVING)]] * 2
 
     await eventually(told)
     first = (await cluster.listed())[0]
