@@ -120,15 +120,6 @@ FAULTS: list[tuple[str, Fault, str]] = [
 """What is wrong, the fault, and the check that has to see it."""
 
 
-KNOWN = {
-    "plain": [],
-    # Envoy resets a stream whose time is over between the answer's headers and its trailers; the caller then sees
-    # INTERNAL instead of DEADLINE_EXCEEDED. Seen in 4 of 260 rounds of this check; never on the other lane.
-    "express": ["calls.deadlines"],
-}
-"""What a lane is known to break now and then."""
-
-
 @pytest.fixture(scope="module")
 def probe(pod: ConformancePod, proxy: FaultyProxy) -> Probe:
     """Through the proxy, which is good when a test begins."""
@@ -139,7 +130,7 @@ def probe(pod: ConformancePod, proxy: FaultyProxy) -> Probe:
 
 @pytest.mark.parametrize("lane", LANES)
 def test_our_pod_passes_every_check(lane: str, pods: Mapping[str, ConformancePod]) -> None:
-    report = run(_target(pods[lane]), choose(skip=KNOWN[lane]))
+    report = run(_target(pods[lane]), choose())
     wrong = [f"{one.check.id}: expected {one.expected}; got {one.got}" for one in report.results
              if one.outcome is not Outcome.PASS]  # fmt: skip
     assert not wrong

@@ -1,4 +1,4 @@
-"""Notices callers that have gone while their prediction waits or is computed, and cancels it.
+"""Notices callers that have gone while their prediction waits or is computed, and requests that come too slowly.
 
 Envoy tells of an ended stream only when asked (`receive` then answers `http.disconnect`; while the stream lives, it
 answers at once that there is no more body). Asking takes a trip between two threads, too dear for calls that take a
@@ -49,10 +49,34 @@ class Caller:
             self._task.cancel()
 
 
+class ComingBody:
+    """A request with a deadline whose body is not here yet."""
+
+    __slots__ = ("_expires", "_give_up", "_timer", "is_here")
+
+    def __init__(self, expires: float, give_up: Callable[[], None]) -> None:
+        """`give_up` is called at `expires`, by the event loop's time, unless the body has come."""
+        self._expires = expires
+        self._give_up = give_up
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_here = False
+
+    def arrive(self) -> None:
+        """The body has come, or never will."""
+        self.is_here = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def set_timer(self) -> None:
+        """It takes a while: sees to it that it does not take too long."""
+        self._timer = asyncio.get_running_loop().call_at(self._expires, self._give_up)
+
+
 class Attendance:
     """All callers that wait."""
 
     def __init__(self) -> None:
+        self._coming: list[ComingBody] = []
         self._fresh: list[Caller] = []
         self._lasting: list[tuple[float, int, Caller]] = []
         self._count = 0
@@ -61,6 +85,12 @@ class Attendance:
     def wait(self, caller: Caller) -> None:
         """Looks after the caller from now on, until it leaves."""
         self._fresh.append(caller)
+        if self._timer is None:
+            self._set_timer()
+
+    def expect(self, body: ComingBody) -> None:
+        """Looks after a body until it arrives. Most are here before a timer of their own would be worth its price."""
+        self._coming.append(body)
         if self._timer is None:
             self._set_timer()
 
@@ -79,6 +109,10 @@ class Attendance:
             if caller.waits:
                 self._look_again(caller, now)
         self._fresh.clear()
+        for body in self._coming:
+            if not body.is_here:
+                body.set_timer()
+        self._coming.clear()
         self._timer = None
         if self._lasting:
             self._set_timer()

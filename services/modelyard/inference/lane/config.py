@@ -65,6 +65,9 @@ def _lane(module: Path) -> dict[str, Any]:
 
 def _routes() -> list[dict[str, Any]]:
     infer = _route({"path": _INFER, "headers": [_IS_GRPC, _TAKES_TRAILERS]})
+    # The lane keeps the deadline itself. Envoy would end a call between the answer's headers and its trailers now and
+    # then, which its caller sees as INTERNAL.
+    del infer["route"]["max_stream_duration"]
     infer["typed_per_filter_config"] = {_LANE: {"@type": _ROUTE_FILTER, "disabled": False, "config": {}}}
     return [infer, *(_route({"path": path}, stream=True) for path in _STREAMS), _route({"prefix": "/"})]
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from contextvars import copy_context
+from typing import Any, NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
-from modelyard.core.errors import MalformedContent, ModelyardError, to_status
+from modelyard.core.errors import DeadlineExceeded, MalformedContent, ModelyardError, to_status
 from modelyard.core.interceptors import ANONYMOUS, REQUEST_ID_HEADER, Authorizer, log_call, log_unhandled, request_id_of
 from modelyard.core.metrics import MethodMetrics
 from modelyard.core.tokens import Caller as Identity
@@ -25,7 +26,7 @@ from modelyard.inference.prediction import Predictor
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.service import method_path
 
-from .attendance import Attendance, Caller, Receive
+from .attendance import Attendance, Caller, ComingBody, Receive
 from .frames import PREFIX_BYTES, announced_bytes, error_headers, frame, read_timeout, too_large, unframe
 from .metadata import CallMetadata
 
@@ -47,6 +48,19 @@ _NOTHING = {"type": "http.response.body", "body": b""}
 
 class _Gone(Exception):
     """The caller vanished before its request was whole."""
+
+
+class _TooSlow(Exception):
+    """The request was not whole in time, and its caller has been told so."""
+
+
+class _Refusal(NamedTuple):
+    """What it takes to answer with an error."""
+
+    metadata: CallMetadata
+    identity: Identity
+    arrival_ns: int
+    send: Send
 
 
 class ExpressLane:
@@ -77,9 +91,14 @@ class ExpressLane:
         try:
             expires = self._time() + read_timeout(headers[b"grpc-timeout"]) if b"grpc-timeout" in headers else None
             identity = self._identify(metadata, headers.get(b"authorization", b""))
-            body = await _read(receive, self._max_request_bytes)
+            if expires is None:
+                body = await _read(receive, self._max_request_bytes)
+            else:
+                body = await self._read_until(expires, receive, _Refusal(metadata, identity, arrival_ns, send))
             request = await self._parse(body, headers.get(b"grpc-encoding"))
             response = await self._predict(request, PredictionCall(expires, identity, metadata), receive)
+        except _TooSlow:
+            return
         except _Gone:
             self._count("CANCELLED", time.perf_counter_ns() - arrival_ns)
             return
@@ -100,6 +119,31 @@ class ExpressLane:
                 self._admitted.clear()
             self._admitted[token] = identity
         return identity
+
+    async def _read_until(self, expires: float, receive: Receive, refusal: _Refusal) -> bytes:
+        """The whole body. A caller whose time is over first is told so beside this: `receive` must not be cancelled."""
+        context = copy_context()
+        late: list[asyncio.Task[None]] = []
+
+        def give_up() -> None:
+            error = DeadlineExceeded("the time allowed was over before the request was whole")
+            ns = time.perf_counter_ns() - refusal.arrival_ns
+            failing = self._fail(error, refusal.metadata, refusal.identity, ns, refusal.send)
+            late.append(asyncio.get_running_loop().create_task(failing, context=context))
+
+        coming = ComingBody(expires, give_up)
+        self._attendance.expect(coming)
+        try:
+            body = await _read(receive, self._max_request_bytes)
+        except BaseException as error:
+            if late:
+                raise _TooSlow from error
+            raise
+        finally:
+            coming.arrive()
+        if late:
+            raise _TooSlow
+        return body
 
     async def _parse(self, body: bytes, encoding: bytes | None) -> pb.ModelInferRequest:
         if body[:1] == b"\1" and len(body) > SLOW_BYTES:
