@@ -34,7 +34,7 @@ async def narrow(
 ) -> AsyncIterator[Pod]:
     """A pod that computes one prediction at a time and lets two wait."""
     registry.add("slow", graphs.slow())
-    settings = {"runners": 1, "queue_size": 2}
+    settings = {"runners": 1, "queue_size": 2, "batching": False}
     async with running_pod(registry_address, identity, tmp_path / "narrow", **settings) as pod:
         await pod.until_ready("slow")
         yield pod
