@@ -109,7 +109,8 @@ class _TrialProcess:
             raise BrokenPipeError("it has ended")
         try:
             self._process.stdin.write(line)
-        except ValueError as error:  # closed by the thread that has just noticed the end
+        except (BrokenPipeError, ValueError) as error:  # ValueError: closed by the thread that has just noticed the end
+            self.ended = True  # its thread may not have said so yet, and the next try must not meet the same process
             raise BrokenPipeError("it has ended") from error
 
     def _read(self) -> None:
