@@ -64,22 +64,26 @@ def _lane(module: Path) -> dict[str, Any]:
 
 
 def _routes() -> list[dict[str, Any]]:
-    infer = _route({"path": _INFER, "headers": [_IS_GRPC, _TAKES_TRAILERS]})
     # The lane keeps the deadline itself. Envoy would end a call between the answer's headers and its trailers now and
     # then, which its caller sees as INTERNAL.
-    del infer["route"]["max_stream_duration"]
+    infer = _route({"path": _INFER, "headers": [_IS_GRPC, _TAKES_TRAILERS]}, deadline={})
     infer["typed_per_filter_config"] = {_LANE: {"@type": _ROUTE_FILTER, "disabled": False, "config": {}}}
     return [infer, *(_route({"path": path}, stream=True) for path in _STREAMS), _route({"prefix": "/"})]
 
 
-def _route(match: dict[str, Any], *, stream: bool = False) -> dict[str, Any]:
+# The caller's own deadline (grpc-timeout) ends the call here too.
+_CALLERS_DEADLINE = {"max_stream_duration": {"grpc_timeout_header_max": "0s"}}
+
+
+def _route(
+    match: dict[str, Any], *, stream: bool = False, deadline: dict[str, Any] = _CALLERS_DEADLINE
+) -> dict[str, Any]:
     return {
         "match": match,
         "route": {
             "cluster": _GRPC,
             "timeout": "0s",
-            # The caller's own deadline (grpc-timeout) ends the call here too, also while its body is still coming.
-            "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+            **deadline,
             "idle_timeout": "0s" if stream else f"{_UNARY_IDLE_S}s",
         },
     }
