@@ -46,6 +46,7 @@ class RegistryProgram:
     def __exit__(self, *_error: object) -> None:
         self.process.kill()
         self.process.wait()
+        print(self.log())  # pytest shows it beside a failure: an internal error says no more than where to look
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

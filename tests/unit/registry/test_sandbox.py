@@ -97,6 +97,14 @@ async def test_the_reader_does_not_know_the_services_secrets(monkeypatch: pytest
     assert "swordfish" not in environment.values()
 
 
+async def test_a_reader_that_ended_while_it_waited_costs_nobody_an_answer(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    async with ContentReader() as reader:
+        for process in await eventually(waiting_readers):
+            process.kill()
+        assert (await reader.read_table(tmp_path / "t.csv", "csv")).row_count == 1
+
+
 @contextmanager
 def endless(folder: Path) -> Iterator[Path]:
     """A pipe: what reads it waits for bytes that never come."""
@@ -123,3 +131,8 @@ def _find_reader(pipe: Path) -> int:
         if pipe in opened:
             return int(child.pid)
     return 0
+
+
+async def waiting_readers() -> list[psutil.Process]:
+    """The reading processes that are kept ready."""
+    return [child for child in psutil.Process().children() if "modelyard.registry.content" in child.cmdline()]

@@ -1,4 +1,5 @@
 """The reading process: one request on standard input, one answer on standard output, both JSON, then the end.
+An empty line before the answer says that the request has been taken.
 
 Started ahead of time by `sandbox`. While it waits for its request it imports everything that any request may need;
 when the request is there already, only what that one needs.
@@ -42,6 +43,7 @@ def main() -> None:
     line = sys.stdin.readline()
     if not line:
         return
+    print(flush=True)  # the request is taken: what goes wrong from here on is the content's doing
     request = json.loads(line)
     _reader(request["format"])  # what the libraries themselves take is not the content's fault
     _confine(request["memory_bytes"], request["cpu_s"])
