@@ -28,6 +28,7 @@ class Plan:
 def measure_all(stage: Stage, scenarios: Sequence[Scenario], plan: Plan, results: Results) -> None:
     """Measures what is missing in the results."""
     results.failures = stage.failures
+    results.restarts = stage.restarts
     results.idle_cores = stage.idle_cores(2.0)
     for scenario in scenarios:
         results.drop_partial_round(scenario)

@@ -6,6 +6,7 @@ A server that waits for its turn costs next to nothing: `Stage.idle_cores` says 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -17,8 +18,8 @@ import psutil
 
 from .environments import SetUpFailed
 from .limits import RawSetting, best_setting, raw, running_aio_echo, running_cpp_echo
-from .load import Answer, Measured, Target, sample_request, verify
-from .load.h2load import measure
+from .load import Answer, Measured, Target, WrongAnswer, sample_request, verify
+from .load.h2load import LoadFailed, measure
 from .models import CATALOGUE
 from .ours import running_cluster
 from .peers import PEERS, ModelFile, StartFailed, Tuning
@@ -62,6 +63,10 @@ class Stage:
     speakers: dict[str, Speaker]
     failures: dict[str, str]
     """Servers that could not be started, with the reason."""
+    restarts: dict[str, int] = field(default_factory=dict)
+    """How often a server that had crashed was started again."""
+    starts: Mapping[str, Callable[[], Speaker]] = field(default_factory=dict)
+    """How to start each server that may be started again."""
     chosen: dict[str, str] = field(default_factory=dict)
     """`SCENARIO/ENTRY`: the setting that was found best, for the report."""
     _variants: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -88,8 +93,7 @@ class Stage:
         if entry.server == "raw":
             rate = raw.raw_rate(CATALOGUE[scenario.model].file(), self._raw[scenario.name], seconds)
             return Measured(rate, round(rate * seconds), 1e6 / rate)
-        speaker = self.speakers[entry.server]
-        return self._load(speaker, self.model_of(scenario, entry), scenario, entry, seconds)
+        return self._load(self.model_of(scenario, entry), scenario, entry, seconds)
 
     def model_of(self, scenario: Scenario, entry: Entry) -> str:
         """The name under which the entry's server has the scenario's model, in its best setting."""
@@ -105,7 +109,20 @@ class Stage:
         psutil.cpu_percent(interval=seconds)
         return (_busy_s(children) - began) / seconds
 
-    def _load(self, speaker: Speaker, model: str, scenario: Scenario, entry: Entry, seconds: float) -> Measured:
+    def _load(self, model: str, scenario: Scenario, entry: Entry, seconds: float) -> Measured:
+        """Loads a server; a second time if it turns out to have crashed, which Triton does when a client hangs up."""
+        try:
+            return self._load_once(model, scenario, entry, seconds)
+        except (WrongAnswer, LoadFailed):
+            if entry.server not in self.starts or is_listening(self.speakers[entry.server].address):
+                raise
+        _say(f"{entry.server} has crashed; starting it again")
+        self.restarts[entry.server] = self.restarts.get(entry.server, 0) + 1
+        self.speakers[entry.server] = self.starts[entry.server]()
+        return self._load_once(model, scenario, entry, seconds)
+
+    def _load_once(self, model: str, scenario: Scenario, entry: Entry, seconds: float) -> Measured:
+        speaker = self.speakers[entry.server]
         path = CATALOGUE[scenario.model].file()
         target = Target(speaker.address, sample_request(model, path), speaker.metadata)
         answer: Answer = verify(target, None if speaker.echoes else path)
@@ -126,7 +143,7 @@ class Stage:
         rates = {}
         for variant, tuning in variants(entry.server, scenario.model):
             try:
-                found = self._load(self.speakers[entry.server], variant, scenario, entry, seconds)
+                found = self._load(variant, scenario, entry, seconds)
             except Exception as error:  # noqa: BLE001 - a variant that does not work is not the best
                 print(f"  {key}: {variant} is left out: {error}", file=sys.stderr)
                 continue
@@ -162,12 +179,13 @@ def stage(scenarios: Iterable[Scenario]) -> Iterator[Stage]:
     models = {scenario.model: CATALOGUE[scenario.model].file() for scenario in chosen}
     built = Stage({}, {})
     with ExitStack() as stack:
-        for name, start in _others(models).items():
+        built.starts = {name: _starter(stack, name, start) for name, start in _others(models).items()}
+        for name, start in built.starts.items():
             if name not in servers:
                 continue
             _say(f"starting {name}")
             try:
-                built.speakers[name] = Speaker(stack.enter_context(start()), echoes=name.startswith("echo"))
+                built.speakers[name] = start()
             except (SetUpFailed, StartFailed) as error:
                 built.failures[name] = str(error)
                 _say(f"{name} is left out: {error}")
@@ -177,6 +195,20 @@ def stage(scenarios: Iterable[Scenario]) -> Iterator[Stage]:
             built.speakers["pod"] = Speaker(cluster.pod, cluster.metadata)
             built.speakers["door"] = Speaker(cluster.door, cluster.metadata)
         yield built
+
+
+def _starter(stack: ExitStack, name: str, start: Callable[[], AbstractContextManager[str]]) -> Callable[[], Speaker]:
+    return lambda: Speaker(stack.enter_context(start()), echoes=name.startswith("echo"))
+
+
+def is_listening(address: str) -> bool:
+    """Whether anybody takes connections at `host:port`."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _others(models: Mapping[str, Path]) -> dict[str, Callable[[], AbstractContextManager[str]]]:
