@@ -119,9 +119,7 @@ def _machine(results: Results) -> str:
     rows += [[name, version] for group in ("versions", "peers") for name, version in machine[group].items()]
     if results.idle_cores is not None:
         rows.append(["cores that all waiting servers take together", f"{results.idle_cores:.3f}"])
-    rows += [
-        [f"{server} crashed and was started again", f"{count} times"] for server, count in results.restarts.items()
-    ]
+    rows += [[f"{server} died and was started again", f"{count} times"] for server, count in results.restarts.items()]
     rows += [[f"{server} did not start", reason.splitlines()[0]] for server, reason in results.failures.items()]
     return _table(["", ""], rows)
 

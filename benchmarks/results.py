@@ -28,7 +28,7 @@ class Results:
     failures: dict[str, str] = field(default_factory=dict)
     """Servers that could not be started."""
     restarts: dict[str, int] = field(default_factory=dict)
-    """How often servers crashed and were started again."""
+    """How often servers died, and were started again."""
     idle_cores: float | None = None
     turns: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
     """By scenario and entry, one measurement per round; or `error`."""

@@ -6,7 +6,6 @@ A server that waits for its turn costs next to nothing: `Stage.idle_cores` says 
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -23,6 +22,7 @@ from .load.h2load import LoadFailed, measure
 from .models import CATALOGUE
 from .ours import running_cluster
 from .peers import PEERS, ModelFile, StartFailed, Tuning
+from .peers.peer import is_ready
 from .scenarios import Entry, Scenario
 
 _CORES = os.cpu_count() or 1
@@ -110,13 +110,13 @@ class Stage:
         return (_busy_s(children) - began) / seconds
 
     def _load(self, model: str, scenario: Scenario, entry: Entry, seconds: float) -> Measured:
-        """Loads a server; a second time if it turns out to have crashed, which Triton does when a client hangs up."""
+        """Loads a server; a second time if it turns out to be dead, as Triton may be after a client that hung up."""
         try:
             return self._load_once(model, scenario, entry, seconds)
         except (WrongAnswer, LoadFailed):
-            if entry.server not in self.starts or is_listening(self.speakers[entry.server].address):
+            if entry.server not in PEERS or is_ready(self.speakers[entry.server].address, model):
                 raise
-        _say(f"{entry.server} has crashed; starting it again")
+        _say(f"{entry.server} has died; starting it again")
         self.restarts[entry.server] = self.restarts.get(entry.server, 0) + 1
         self.speakers[entry.server] = self.starts[entry.server]()
         return self._load_once(model, scenario, entry, seconds)
@@ -198,17 +198,14 @@ def stage(scenarios: Iterable[Scenario]) -> Iterator[Stage]:
 
 
 def _starter(stack: ExitStack, name: str, start: Callable[[], AbstractContextManager[str]]) -> Callable[[], Speaker]:
-    return lambda: Speaker(stack.enter_context(start()), echoes=name.startswith("echo"))
+    """Starts the server, anew if it was started before: what is left of that is stopped first."""
+    current = stack.enter_context(ExitStack())
 
+    def run() -> Speaker:
+        current.close()
+        return Speaker(current.enter_context(start()), echoes=name.startswith("echo"))
 
-def is_listening(address: str) -> bool:
-    """Whether anybody takes connections at `host:port`."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError:
-        return False
-    return True
+    return run
 
 
 def _others(models: Mapping[str, Path]) -> dict[str, Callable[[], AbstractContextManager[str]]]:

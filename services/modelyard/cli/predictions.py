@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,9 @@ from modelyard.core.errors import InvalidFields
 
 from .output import JsonFlag, err, errors_explained, out
 
+_METADATA_NAME = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
+"""What gRPC allows for a text: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, Custom-Metadata."""
+
 
 def predict(
     model: Annotated[str, typer.Argument(help="The model's id.")],
@@ -22,6 +26,10 @@ def predict(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A file with such JSON; `-` reads standard input.")] = None,
     version: Annotated[str, typer.Option(help="A version's number, or an alias; default: live.")] = "",
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE to send with the call, such as a sticky key; may be given several times."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a served model."""
@@ -29,7 +37,7 @@ def predict(
         rows = _rows(data, file)
         if not isinstance(rows, dict):
             rows = {_only_input(client, model, version): rows}
-        prediction = client.predict(model, rows, version=version)
+        prediction = client.predict(model, rows, version=version, metadata=_metadata(metadata or []))
         outputs = {name: array.tolist() for name, array in prediction.outputs.items()}
         if as_json:
             document = {"model": prediction.model, "version": prediction.version, "outputs": outputs}
@@ -39,6 +47,16 @@ def predict(
             for row in values:
                 out.print(f"{name}  {json.dumps(row)}", markup=False, highlight=False)
         err.print(f"[dim]{prediction.model} version {prediction.version}[/]")
+
+
+def _metadata(pairs: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not _METADATA_NAME.fullmatch(name):
+            raise ValueError(f"--metadata: expected NAME=VALUE, the name in lower case; got {pair!r}")
+        found[name] = value
+    return found
 
 
 def _rows(data: str | None, file: Path | None) -> Any:

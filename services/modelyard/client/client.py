@@ -43,12 +43,14 @@ class Client:
         *,
         version: int | str = "",
         timeout_s: float = 30.0,
+        metadata: Mapping[str, str] | None = None,
     ) -> Prediction:
         """Asks a model: arrays by input name in, arrays by output name out. The first dimension is the batch.
 
-        `version`: a number or an alias; default the alias `live`.
+        `version`: a number or an alias; default the alias `live`. `metadata`: sent with the call, names in lower case:
+        an alias that splits its traffic keeps callers with the same value of its sticky key on the same version.
         """
-        return self.predictions.predict(model, inputs, version=version, timeout_s=timeout_s)
+        return self.predictions.predict(model, inputs, version=version, timeout_s=timeout_s, metadata=metadata)
 
     def health(self) -> dict[str, str]:
         """How each service is: `SERVING`, `NOT_SERVING`, or the code of the error that asking brought.

@@ -38,6 +38,10 @@ class Prediction:
         return array
 
 
+def _pairs(metadata: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    return tuple((metadata or {}).items())
+
+
 class PredictionsClient:
     """`client.predictions`; `client.predict` is the usual way in."""
 
@@ -46,13 +50,19 @@ class PredictionsClient:
         self._metadata: dict[tuple[str, str], pb.ModelMetadataResponse] = {}
 
     def predict(
-        self, model: str, inputs: Mapping[str, ArrayLike], *, version: int | str = "", timeout_s: float = 30.0
+        self,
+        model: str,
+        inputs: Mapping[str, ArrayLike],
+        *,
+        version: int | str = "",
+        timeout_s: float = 30.0,
+        metadata: Mapping[str, str] | None = None,
     ) -> Prediction:
         """See `Client.predict`. Values are converted to the types that the model declares."""
         request = self._request(model, inputs, version)
         try:
             with translated():
-                response = self._stub.ModelInfer(request, timeout=timeout_s)
+                response = self._stub.ModelInfer(request, timeout=timeout_s, metadata=_pairs(metadata))
         except RemoteError:
             self._metadata.pop((model, str(version)), None)  # the signature may have changed with the version
             raise
@@ -65,16 +75,18 @@ class PredictionsClient:
         *,
         version: int | str = "",
         timeout_s: float | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Iterator[Prediction]:
         """Predictions over one connection to one pod, in the order of `requests`; several are computed at once.
 
         `requests` is read ahead, in another thread, as fast as the pod takes them. The first error ends the stream,
         with RemoteError, or with what reading `requests` raised. `timeout_s`: for all of it; default none.
+        `metadata`: as for `Client.predict`; it is the stream's, so a sticky key keeps all of it on one version.
         """
         broken: list[BaseException] = []
         call = self._stub.ModelStreamInfer(
             _noting(broken, (self._request(model, inputs, version) for inputs in requests)),
-            timeout=timeout_s, metadata=ENDING_WITH_ERRORS,
+            timeout=timeout_s, metadata=(*ENDING_WITH_ERRORS, *_pairs(metadata)),
         )  # fmt: skip
         try:
             with translated():

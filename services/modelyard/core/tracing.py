@@ -32,6 +32,7 @@ MOST_PER_SECOND = 200
 """Calls that are recorded in one process. Callers can ask for a trace of every call; this bounds what that costs."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Codes that are the server's fault, by OpenTelemetry's conventions for gRPC."""
 
@@ -173,6 +174,9 @@ def exporting(service: str) -> Iterator[None]:
         log.warning("no spans are sent: install modelyard[tracing]", missing=error.name)
         yield
         return
+    protocol = next((value for name in _PROTOCOLS if (value := os.environ.get(name))), "grpc")
+    if protocol != "grpc":
+        log.warning("spans are sent by gRPC, the one protocol there is here", asked_for=protocol)
     ratio = root_ratio(os.environ)
     log.info("spans are sent", ratio=ratio)
     with recording(provider, ratio):

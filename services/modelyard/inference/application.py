@@ -29,7 +29,7 @@ from .loading import Loader
 from .machine import MachineMetrics
 from .metrics import PredictionMetrics
 from .on_demand import OnDemand
-from .pod_metrics import CacheMetrics, LifecycleMetrics, LinkMetrics
+from .pod_metrics import CacheMetrics, LifecycleMetrics, LinkMetrics, MemoryMetrics
 from .prediction import Predictor
 from .readiness import Readiness
 from .reconcile import Reconciler
@@ -106,6 +106,7 @@ async def build(settings: InferenceSettings) -> AsyncIterator[Pod]:
             "versions": lifecycle,
             "shadows": ShadowMetrics(shadows),
             "link": LinkMetrics(readiness, watch),
+            "memory": MemoryMetrics(loader.budget),
             "cache": CacheMetrics(artifacts, settings.cache_limit_bytes),
             "machine": MachineMetrics(),
         }

@@ -12,6 +12,7 @@ from modelyard.core.metrics import NANOSECONDS, seconds_histogram
 
 from .artifacts import ArtifactCache
 from .desired import WantedVersion
+from .memory import MemoryBudget
 from .readiness import Readiness
 from .table import ServingTable
 from .versions import LoadedVersion
@@ -69,6 +70,7 @@ class LifecycleMetrics:
                 1 for entry in entries for version in entry.missing() if version.number not in entry.failures
             ),
             "broken": sum(len(entry.failures) for entry in entries),
+            "parked": sum(len(entry.wanted.versions) for entry in entries if entry.parked and entry.wanted is not None),
             "retiring": sum(len(entry.retiring) for entry in entries),
         }
         family = GaugeMetricFamily("modelyard_pod_versions", "Versions by state.", labels=["state"])
@@ -101,6 +103,21 @@ class LinkMetrics:
                 "modelyard_pod_desired_revision", "The registry's revision that the pod knows.", self._watch.revision
             ),
         )
+
+
+class MemoryMetrics:
+    """The memory that loaded versions take together."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+
+    async def metrics(self) -> Iterable[Metric]:
+        """See `modelyard.core.metrics.MetricsSource`."""
+        limit = GaugeMetricFamily("modelyard_pod_memory_limit_bytes", "The most they may take; 0: no limit.")
+        limit.add_metric([], self._budget.limit_bytes)
+        used = GaugeMetricFamily("modelyard_pod_memory_bytes", "Memory of versions, with those being loaded or freed.")
+        used.add_metric([], self._budget.used_bytes)
+        return used, limit
 
 
 class CacheMetrics:

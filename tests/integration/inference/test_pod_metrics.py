@@ -209,6 +209,8 @@ async def test_a_broken_version_and_the_link_to_the_registry_can_be_seen(
     assert told.value("modelyard_pod_ready") == 1  # a broken version does not take the pod out of service
     assert told.value("modelyard_pod_registry_connected") == 1
     assert told.value("modelyard_pod_cache_bytes") >= len(b"no graph")
+    assert told.value("modelyard_pod_memory_bytes") == 0
+    assert told.value("modelyard_pod_memory_limit_bytes") > 0
 
 
 async def test_tenants_are_told_by_name_up_to_a_limit(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from modelyard import Client
 from modelyard.core.errors import RemoteError
 from modelyard.registry.application import open_registry
 from modelyard.registry.settings import RegistrySettings
@@ -271,6 +272,24 @@ class TestCanary:
             return set((await self.answers(cluster.pods[0])).values()) == {1}
 
         await eventually(back)
+
+    async def test_our_client_sends_the_key_and_stays_with_a_version(
+        self, cluster: Cluster, identity: Identity
+    ) -> None:
+        await cluster.version(2)
+        traffic = model_pb2.Traffic(split=[model_pb2.WeightedVersion(version=2, percent=50)], sticky_key="x-user")
+        await cluster.send(1, traffic)
+        await cluster.until_served(2)
+
+        def ask(user: str) -> set[str]:
+            with Client(cluster.pods[0].address, identity.token("predictor")) as client:
+                asked = [client.predict("scale", {"x": [[1, 2]]}, metadata={"x-user": user}) for _ in range(5)]
+                streamed = client.predictions.stream("scale", [{"x": [[1, 2]]}] * 5, metadata={"x-user": user})
+                return {answer.version for answer in [*asked, *streamed]}
+
+        seen = [await asyncio.to_thread(ask, f"user {number}") for number in range(12)]
+        assert {len(versions) for versions in seen} == {1}
+        assert set().union(*seen) == {"1", "2"}
 
     async def test_a_broken_canary_leaves_every_caller_to_the_stable_version(self, cluster: Cluster) -> None:
         broken = await cluster.version(0, content=graphs.only_batch_one())

@@ -291,6 +291,14 @@ def test_nothing_is_recorded_unless_the_environment_asks_for_it(
         assert not tracing.SAMPLING.available
 
 
+def test_a_protocol_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    with capture_logs() as lines, tracing.exporting("gateway"):
+        assert tracing.SAMPLING.available
+    assert "http/protobuf" in [line.get("asked_for") for line in lines]
+
+
 def test_without_the_extra_the_service_runs_and_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
