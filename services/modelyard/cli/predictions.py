@@ -34,10 +34,10 @@ def predict(
 ) -> None:
     """Ask a served model."""
     with errors_explained(), Client() as client:
-        rows = _rows(data, file)
+        rows, sent = _rows(data, file), _metadata(metadata or [])
         if not isinstance(rows, dict):
             rows = {_only_input(client, model, version): rows}
-        prediction = client.predict(model, rows, version=version, metadata=_metadata(metadata or []))
+        prediction = client.predict(model, rows, version=version, metadata=sent)
         outputs = {name: array.tolist() for name, array in prediction.outputs.items()}
         if as_json:
             document = {"model": prediction.model, "version": prediction.version, "outputs": outputs}
