@@ -18,7 +18,9 @@ help: ## This list
 
 setup: $(INSTALLED) $(TRITON_VENV)/.installed ## Make the virtual environments (once; TORCH=cuda for NVIDIA)
 
-$(INSTALLED): pyproject.toml tools/install_torch.sh
+NATIVE := $(wildcard services/modelyard/inference/lane/native/*.[ch])
+
+$(INSTALLED): pyproject.toml hatch_build.py tools/install_torch.sh $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'pip>=25.1'

@@ -16,7 +16,8 @@ NAME = "pod"
 APPLICATION = "modelyard.inference.lane.hosted:application"
 
 _GRPC = "grpc"
-_LANE = "pyvoy"
+_HOST = "pyvoy"
+_CROSSING = "crossing"
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _STREAMS = ("/inference.GRPCInferenceService/ModelStreamInfer", "/grpc.health.v1.Health/Watch")
 _UNARY_IDLE_S = 3600.0
@@ -31,8 +32,10 @@ _RUNTIME = {
 _ROUTE_FILTER = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
 
-def bootstrap(settings: InferenceSettings, module: Path, admin_socket: Path, grpc_socket: Path) -> dict[str, Any]:
-    """The configuration of one pod. `module`: pyvoy's library."""
+def bootstrap(
+    settings: InferenceSettings, host_module: Path, crossing_module: Path, admin_socket: Path, grpc_socket: Path
+) -> dict[str, Any]:
+    """The configuration of one pod. `host_module`: pyvoy's library. `crossing_module`: built from `native/`."""
     more: dict[str, Any] = {
         "generate_request_id": False,
         "use_remote_address": False,
@@ -42,23 +45,30 @@ def bootstrap(settings: InferenceSettings, module: Path, admin_socket: Path, grp
     if settings.access_log:
         more["access_log"] = [http.access_log({})]
     host = {"name": NAME, "domains": ["*"], "routes": _routes()}
-    manager = http.connection_manager(NAME, host, [_lane(module), http.router()], idle_s=_UNARY_IDLE_S, **more)
+    filters = [_python(host_module), _module(_CROSSING, crossing_module), http.router()]
+    manager = http.connection_manager(NAME, host, filters, idle_s=_UNARY_IDLE_S, **more)
     address = parse_address(settings.listen, lowest_port=0).to_envoy()
     listener = http.listener(NAME, address, manager, settings.tls)
     return http.bootstrap(NAME, admin_socket, listener, [_grpc(grpc_socket)], settings.max_connections, _RUNTIME)
 
 
-def _lane(module: Path) -> dict[str, Any]:
-    """The filter that hands a call to Python. It answers every call that it gets; only one route enables it."""
-    config = {"app": APPLICATION, "interface": "asgi", "worker_threads": 1, "lifespan": True}
+def _python(module: Path) -> dict[str, Any]:
+    """The filter that hosts the interpreter. No route enables it: it starts the application, and ends it."""
+    application = {"app": APPLICATION, "interface": "asgi", "worker_threads": 1, "lifespan": True}
+    value = {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps(application)}
+    return _module(_HOST, module, filter_config=value)
+
+
+def _module(name: str, library: Path, **config: Any) -> dict[str, Any]:
+    """A filter out of a library. It answers every call that it gets; only a route that enables it leads there."""
     return {
-        "name": _LANE,
+        "name": name,
         "disabled": True,
         "typed_config": {
             "@type": f"{TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilter",
-            "dynamic_module_config": {"module": {"local": {"filename": str(module)}}},
-            "filter_name": _LANE,
-            "filter_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": json.dumps(config)},
+            "dynamic_module_config": {"module": {"local": {"filename": str(library)}}},
+            "filter_name": name,
+            **config,
         },
     }
 
@@ -67,7 +77,7 @@ def _routes() -> list[dict[str, Any]]:
     # The lane keeps the deadline itself. Envoy would end a call between the answer's headers and its trailers now and
     # then, which its caller sees as INTERNAL.
     infer = _route({"path": _INFER, "headers": [_IS_GRPC, _TAKES_TRAILERS]}, deadline={})
-    infer["typed_per_filter_config"] = {_LANE: {"@type": _ROUTE_FILTER, "disabled": False, "config": {}}}
+    infer["typed_per_filter_config"] = {_CROSSING: {"@type": _ROUTE_FILTER, "disabled": False, "config": {}}}
     return [infer, *(_route({"path": path}, stream=True) for path in _STREAMS), _route({"prefix": "/"})]
 
 

@@ -1,6 +1,7 @@
-"""What runs inside Envoy: the pod with its gRPC server, and the express lane. An ASGI application, for pyvoy.
+"""What runs inside Envoy: the pod with its gRPC server, and the express lane.
 
-Envoy takes calls only when the application has started, and ends it when it has stopped taking any.
+pyvoy hosts it as an ASGI application, for its start and its end: Envoy takes calls only when the application has
+started, and ends it when it has stopped taking any. The calls themselves come over the crossing.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 
@@ -16,51 +17,40 @@ from modelyard.core import logs, serving, tracing
 from modelyard.inference.application import build
 from modelyard.inference.settings import InferenceSettings
 
-from .attendance import Receive
-from .express import METHOD, ExpressLane, Scope, Send
+from .crossing import Crossing
+from .express import METHOD, ExpressLane
 from .handover import DRAIN, END_STREAMS, Handover
 
 log = logs.get_logger()
 
-Answer: TypeAlias = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
+Event: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
 _NOT_FOR_CHILDREN = ("LD_PRELOAD", "PYTHONHOME", "PYTHONPATH")
 """What made this interpreter start inside Envoy would break one that is started from here."""
 
 
-class Application:
-    """The ASGI application."""
-
-    _asgi_single_callable = True
-    """ASGI 3, which cannot be seen from a method that hands on a coroutine."""
-
-    def __init__(self) -> None:
-        self._answer: Answer | None = None
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        if scope["type"] == "lifespan":
-            return self._live(receive, send)
-        assert self._answer is not None  # noqa: S101 - Envoy listens after the start
-        return self._answer(scope, receive, send)
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        """The interpreter's whole life; ASGI's lifespan protocol."""
+async def application(scope: Event, receive: Receive, send: Send) -> None:
+    """The interpreter's whole life; ASGI's lifespan protocol."""
+    if scope["type"] != "lifespan":  # no route leads here
+        raise NotImplementedError(f"calls come over the crossing; got {scope['type']}")
+    await receive()
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(_pod())
+        except Exception as error:
+            log.exception("the pod could not start")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
         await receive()
-        async with AsyncExitStack() as stack:
-            try:
-                self._answer = await stack.enter_async_context(_pod())
-            except Exception as error:
-                log.exception("the pod could not start")
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
-                return
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await send({"type": "lifespan.shutdown.complete"})
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 @asynccontextmanager
-async def _pod() -> AsyncIterator[Answer]:
-    """A pod that serves; yields the express lane."""
+async def _pod() -> AsyncIterator[None]:
+    """A pod that serves, on both lanes."""
     handover = Handover.read()
     for name in _NOT_FOR_CHILDREN:
         os.environ.pop(name, None)
@@ -77,7 +67,11 @@ async def _pod() -> AsyncIterator[Answer]:
                     pod.calls.of(METHOD),
                     max_request_bytes=settings.max_request_bytes,
                 )
-                yield lane.answer
+                crossing = Crossing()
+                crossing.open(lane, settings.max_request_bytes)
+                yield
+                crossing.close()
+                await lane.give_up()
             running.end_streams()
             await running.end(0)
 
@@ -102,6 +96,3 @@ def _controlled(control: int, running: serving.RunningServer) -> Iterator[None]:
         yield
     finally:
         loop.remove_reader(control)
-
-
-application = Application()

@@ -62,7 +62,8 @@ async def _serve(settings: InferenceSettings, requirements: Requirements, folder
 
 async def _start(settings: InferenceSettings, requirements: Requirements, folder: Path, control: int) -> EnvoyProcess:
     config_file, admin_socket, grpc_socket = folder / "envoy.json", folder / "admin.sock", folder / "grpc.sock"
-    config_file.write_text(render(bootstrap(settings, requirements.module, admin_socket, grpc_socket)))
+    modules = (requirements.module, requirements.crossing)
+    config_file.write_text(render(bootstrap(settings, *modules, admin_socket, grpc_socket)))
     command = command_line(
         requirements.envoy, config_file,
         log_level="error", drain_s=settings.drain_delay_s, concurrency=settings.envoy_threads,

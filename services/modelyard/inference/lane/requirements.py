@@ -10,6 +10,8 @@ from pathlib import Path
 
 from modelyard.envoy.process import packaged_envoy
 
+from .crossing import LIBRARY
+
 
 class LaneUnavailable(Exception):
     """The express lane cannot run here; the text says what is missing."""
@@ -23,6 +25,8 @@ class Requirements:
     """The binary. pyvoy fits one version of Envoy only, which its package brings."""
     module: Path
     """pyvoy's shared library, which Envoy loads."""
+    crossing: Path
+    """Our own, which Envoy loads too."""
     python: Path
     """The shared library of this Python, which must be in the process before the module."""
 
@@ -50,7 +54,9 @@ def find_requirements() -> Requirements:
     python = _shared_python()
     if python is None:
         raise LaneUnavailable("this Python was built without a shared library (configure --enable-shared)")
-    return Requirements(envoy, module, python)
+    if not LIBRARY.is_file():
+        raise LaneUnavailable("the package was installed without a C compiler, and so without its native library")
+    return Requirements(envoy, module, LIBRARY, python)
 
 
 def _shared_python() -> Path | None:
