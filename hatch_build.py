@@ -1,6 +1,6 @@
 """Builds the native part of the express lane with the package; without a compiler the package comes without it.
 
-The compiler is $CC, or cc, or the one that the package `ziglang` brings, which the build asks for where there is no other.
+The compiler is $CC, or cc, or that of the package `ziglang`, which the build asks for where there is no other.
 """
 
 from __future__ import annotations
