@@ -89,15 +89,13 @@ def write_report(
 def run_soak(
     requests: Annotated[int, typer.Option(min=1000, help="How many.")] = 5_000_000,
     model: Annotated[str, typer.Option(help="small, wide, bert or cnn.")] = "small",
-    in_flight: Annotated[int, typer.Option(min=1)] = 64,
+    in_flight: Annotated[int, typer.Option(min=1)] = 256,
     given_up: Annotated[float, typer.Option(min=0, max=1, help="Share: half cancelled, half expired.")] = 0.1,
-    patience_ms: Annotated[int, typer.Option(min=1, help="Calls are given up after a time up to this.")] = 4,
+    most_ms: Annotated[int, typer.Option(min=20, help="Calls are given up after 20 ms up to this.")] = 50,
 ) -> None:
     """Send millions of requests of which some are given up. Exit code 1 if one stays unanswered or memory grows."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    plan = SoakPlan(
-        requests, in_flight, cancelled=given_up / 2, expired=given_up / 2, model=model, patience_ms=patience_ms
-    )
+    plan = SoakPlan(requests, in_flight, cancelled=given_up / 2, expired=given_up / 2, model=model, most_ms=most_ms)
     try:
         outcome = soak(plan)
     except (SetUpFailed, StartFailed, WrongAnswer) as error:

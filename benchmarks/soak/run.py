@@ -34,13 +34,17 @@ class SoakPlan:
     """What is sent."""
 
     requests: int
-    in_flight: int = 64
+    in_flight: int = 256
     connections: int = 8
     cancelled: float = 0.05
     """Share of the calls that are cancelled after a random time; as many again expire after one."""
     expired: float = 0.05
-    patience_ms: int = 4
-    """The longest of those times: about what an answer takes under this load, so that both happen."""
+    least_ms: int = 20
+    """The shortest of those times. A call that is given up before its headers were written makes gRPC's core reset a
+    stream that the server has never heard of (github.com/grpc/grpc/issues/19655). HTTP/2 calls that an error of the
+    connection, and Envoy ends it with all its calls; so no call is given up before a starved client has sent it."""
+    most_ms: int = 50
+    """The longest: about what an answer takes under this load, so that both happen."""
     model: str = "small"
     limit_s: float = 6 * 3600
 
@@ -55,7 +59,7 @@ def soak(plan: SoakPlan) -> Outcome:
         command = [
             str(program), cluster.pod, method_path("ModelInfer"), cluster.token, str(samples), str(plan.requests),
             str(plan.in_flight), str(plan.connections), str(plan.cancelled), str(plan.expired),
-            str(plan.patience_ms), str(floats),
+            str(plan.least_ms), str(plan.most_ms), str(floats),
         ]  # fmt: skip
         began = time.monotonic()
         with _looking(cluster) as memory:

@@ -1,11 +1,11 @@
 // Sends unary gRPC calls, some of which it cancels and some of which it lets expire, and checks every answer.
 //
-// Usage: soak HOST:PORT PATH TOKEN SAMPLES TOTAL IN_FLIGHT CONNECTIONS CANCELLED EXPIRED PATIENCE_MS FLOATS
+// Usage: soak HOST:PORT PATH TOKEN SAMPLES TOTAL IN_FLIGHT CONNECTIONS CANCELLED EXPIRED LEAST_MS MOST_MS FLOATS
 //
 // SAMPLES is a file: per sample the request and its answer, each behind its length (uint32, little-endian). An answer is
 // right if it has the bytes of the sample's, but for the last FLOATS 32-bit floats, which may differ in the last bits:
 // a batch of another size rounds differently. CANCELLED and EXPIRED are shares between 0 and 1; a call that is to be
-// given up is so after 2 ms and a random time up to PATIENCE_MS. Prints one line per 100,000 calls ("done N"), the first plain
+// given up is so after a random time from LEAST_MS to MOST_MS. Prints one line per 100,000 calls ("done N"), the first plain
 // calls that failed ("problem ..."), and at the end "result NAME COUNT" lines. NAME: KIND/CODE, with KIND plain, cancelled or expired, or wrong-answer.
 
 #include <grpcpp/alarm.h>
@@ -35,15 +35,12 @@ struct Settings {
   std::string path, authorization;
   long total;
   double cancelled, expired;
-  int patience_us;
+  int least_us, most_us;
   size_t floats;
 };
 
 enum class Kind { kPlain, kCancelled, kExpired };
 constexpr const char* kNames[] = {"plain", "cancelled", "expired"};
-// A call that is given up before its headers were written makes gRPC's core reset a stream that the server has never
-// heard of (github.com/grpc/grpc/issues/19655). HTTP/2 calls that an error of the connection, and Envoy ends it.
-constexpr auto kLeast = std::chrono::milliseconds(2);
 constexpr auto kLongest = std::chrono::seconds(60);  // a plain call that takes longer has not been answered
 
 std::string Bytes(const grpc::ByteBuffer& buffer) {
@@ -115,7 +112,7 @@ class Soak {
   const Sample* NextSample() { return &samples_[random_() % samples_.size()]; }
 
   std::chrono::microseconds Patience() {
-    return kLeast + std::chrono::microseconds(std::uniform_int_distribution<>(0, settings.patience_us)(random_));
+    return std::chrono::microseconds(std::uniform_int_distribution<>(settings.least_us, settings.most_us)(random_));
   }
 
   void Ended(Kind kind, const grpc::Status& status, bool right) {
@@ -193,14 +190,14 @@ std::vector<Sample> ReadSamples(const char* path) {
 }
 
 int main(int count, char** arguments) {
-  if (count != 12) {
-    std::cerr << "usage: soak HOST:PORT PATH TOKEN SAMPLES TOTAL IN_FLIGHT CONNECTIONS CANCELLED EXPIRED PATIENCE_MS"
-                 " FLOATS\n";
+  if (count != 13) {
+    std::cerr << "usage: soak HOST:PORT PATH TOKEN SAMPLES TOTAL IN_FLIGHT CONNECTIONS CANCELLED EXPIRED LEAST_MS"
+                 " MOST_MS FLOATS\n";
     return 2;
   }
   const Settings settings{arguments[2], std::string("Bearer ") + arguments[3], std::atol(arguments[5]),
                           std::atof(arguments[8]), std::atof(arguments[9]), std::atoi(arguments[10]) * 1000,
-                          static_cast<size_t>(std::atol(arguments[11]))};
+                          std::atoi(arguments[11]) * 1000, static_cast<size_t>(std::atol(arguments[12]))};
   std::vector<Sample> samples = ReadSamples(arguments[4]);
   if (samples.empty()) return 2;
 
