@@ -92,7 +92,7 @@ async def test_every_accepted_request_is_answered_when_the_program_is_told_to_st
             callers = [asyncio.create_task(call_until_refused()) for _ in range(6)]
 
             async def under_way() -> bool:
-                return answered >= 20
+                return answered >= 8
 
             await eventually(under_way)
             process.send_signal(signal.SIGTERM)
