@@ -127,6 +127,26 @@ async def test_a_caller_that_leaves_before_its_deadline_is_forgotten(pod: Pod) -
     assert pod.program.lines(request_id="left") == []
 
 
+async def test_a_call_that_is_cancelled_as_soon_as_it_has_come_leaves_nothing(pod: Pod) -> None:
+    """Body and cancel reach the pod together, so that Python hears of both at once."""
+    sent = frame(1, 2)
+
+    async def storm_of_cancels() -> None:
+        async with raw_connection(pod.program.address) as connection:
+            for _ in range(40):
+                streams = [await connection.start(INFER, pod.headers()) for _ in range(100)]
+                for stream in streams:
+                    connection.h2.send_data(stream.number, sent, end_stream=True)
+                    connection.h2.reset_stream(stream.number, 8)
+                await connection.flush()
+
+    await storm_of_cancels()
+    before = pod.resident_bytes
+    for _ in range(4):
+        await storm_of_cancels()
+    assert pod.resident_bytes - before < 8 << 20
+
+
 async def _call_in_some_way(connection: RawConnection, pod: Pod, chance: random.Random) -> bool:
     """One call with a fate of its own. Whether it was a good one, whose answer was right."""
     value = float(chance.randrange(1000))

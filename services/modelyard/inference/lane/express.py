@@ -72,10 +72,13 @@ class ExpressLane:
         """See `Receiver`."""
         task = self._answering.get(call_id)
         if task is not None:
-            task.cancel()
+            # Not at once: a task that is cancelled before its first step never enters its coroutine, and so would never
+            # drop the call. Its first step stands before this in the loop.
+            self._loop.call_soon(task.cancel)
 
     async def give_up(self) -> None:
         """Cancels what is not answered yet; returns when that has ended."""
+        await asyncio.sleep(0)  # the first step of each, as above
         answering = list(self._answering.values())
         for task in answering:
             task.cancel()
