@@ -24,13 +24,13 @@ import numpy as np
 import uvloop
 from onnx import TensorProto, helper, numpy_helper
 
-from modelyard.inference.calibration import Wishes, plan_execution
-from modelyard.inference.cpus import available_cpus
-from modelyard.inference.desired import WantedModel, WantedVersion
+from modelyard.inference.execution.calibration import Wishes, plan_execution
+from modelyard.inference.execution.cpus import available_cpus
+from modelyard.inference.execution.sessions import GraphSession, RuntimeOptions
 from modelyard.inference.prediction import Predictor
-from modelyard.inference.sessions import GraphSession, RuntimeOptions
-from modelyard.inference.table import ModelEntry, ServingTable
-from modelyard.inference.versions import LoadedVersion
+from modelyard.inference.serving.desired import WantedModel, WantedVersion
+from modelyard.inference.serving.table import ModelEntry, ServingTable
+from modelyard.inference.serving.versions import LoadedVersion
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.tensors import Array, add_input
 

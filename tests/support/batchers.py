@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from modelyard.inference.batches import Computed
-from modelyard.inference.batching import Batcher
-from modelyard.inference.execution import ExecutionPlan
-from modelyard.inference.feeds import Feeds
-from modelyard.inference.sessions import GraphSession, RunControl, RuntimeOptions
+from modelyard.inference.execution.batches import Computed
+from modelyard.inference.execution.batching import Batcher
+from modelyard.inference.execution.feeds import Feeds
+from modelyard.inference.execution.plan import ExecutionPlan
+from modelyard.inference.execution.sessions import GraphSession, RunControl, RuntimeOptions
 from modelyard.oip.tensors import Array
 
 from .waiting import eventually

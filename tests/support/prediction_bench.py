@@ -11,13 +11,13 @@ from onnx import TensorProto, helper
 
 from modelyard.core.errors import DeadlineExceeded, InvalidFields, NotFound
 from modelyard.inference.calls import PredictionCall
-from modelyard.inference.desired import WantedModel, WantedVersion
-from modelyard.inference.execution import ExecutionPlan
+from modelyard.inference.execution.plan import ExecutionPlan
+from modelyard.inference.execution.sessions import GraphSession, RuntimeOptions
 from modelyard.inference.prediction import Predictor
-from modelyard.inference.sessions import GraphSession, RuntimeOptions
-from modelyard.inference.shared_memory import SharedMemory
-from modelyard.inference.table import ModelEntry, ServingTable
-from modelyard.inference.versions import LoadedVersion
+from modelyard.inference.protocol.shared_memory import SharedMemory
+from modelyard.inference.serving.desired import WantedModel, WantedVersion
+from modelyard.inference.serving.table import ModelEntry, ServingTable
+from modelyard.inference.serving.versions import LoadedVersion
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.datatypes import DATATYPES
 from modelyard.oip.tensors import add_input, decode_contents, decode_raw, encode_raw

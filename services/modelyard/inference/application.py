@@ -17,30 +17,30 @@ from modelyard.core.logs import get_logger
 from modelyard.core.permissions import permissions_of
 from modelyard.core.serving import Service
 from modelyard.core.tokens import Caller
+from modelyard.inference.loading.artifacts import ArtifactCache
+from modelyard.inference.loading.loader import Loader
+from modelyard.inference.observation.machine import MachineMetrics
+from modelyard.inference.observation.metrics import PredictionMetrics
+from modelyard.inference.observation.pod_metrics import CacheMetrics, LifecycleMetrics, LinkMetrics, MemoryMetrics
+from modelyard.inference.observation.shadow_metrics import ShadowMetrics
+from modelyard.inference.protocol.servicer import Inference
+from modelyard.inference.protocol.shared_memory import SharedMemory
+from modelyard.inference.serving.desired import DesiredState
+from modelyard.inference.serving.on_demand import OnDemand
+from modelyard.inference.serving.readiness import Readiness
+from modelyard.inference.serving.reconcile import Reconciler
+from modelyard.inference.serving.reporting import PodReporter
+from modelyard.inference.serving.shadowing import Shadows
+from modelyard.inference.serving.table import ServingTable
+from modelyard.inference.serving.watch import RegistryWatch
 from modelyard.oip.pool import pool_with
 from modelyard.oip.service import SERVICE_NAME, add_inference_servicer
 from modelyard.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from modelyard.v1.model_service_pb2_grpc import ModelServiceStub
 from modelyard.v1.pod_service_pb2_grpc import PodServiceStub
 
-from .artifacts import ArtifactCache
-from .desired import DesiredState
-from .loading import Loader
-from .machine import MachineMetrics
-from .metrics import PredictionMetrics
-from .on_demand import OnDemand
-from .pod_metrics import CacheMetrics, LifecycleMetrics, LinkMetrics, MemoryMetrics
 from .prediction import Predictor
-from .readiness import Readiness
-from .reconcile import Reconciler
-from .reporting import PodReporter
-from .servicer import Inference
 from .settings import InferenceSettings
-from .shadow_metrics import ShadowMetrics
-from .shadowing import Shadows
-from .shared_memory import SharedMemory
-from .table import ServingTable
-from .watch import RegistryWatch
 
 _PREDICTOR = frozenset({"predictor"})
 ANONYMOUS_PREDICTOR = Caller("anonymous", "", _PREDICTOR, permissions_of(_PREDICTOR), "", float("inf"))

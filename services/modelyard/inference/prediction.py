@@ -7,21 +7,21 @@ import time
 from collections.abc import Mapping
 
 from modelyard.core.errors import Unavailable
+from modelyard.inference.execution.batches import Computed
+from modelyard.inference.execution.feeds import Feeds
+from modelyard.inference.observation.observing import NullObserver, PredictionObserver
+from modelyard.inference.protocol.delivery import Delivery, deliver
+from modelyard.inference.protocol.parameters import read_timeout
+from modelyard.inference.protocol.requests import Inference, read_request, shared_bytes
+from modelyard.inference.protocol.responses import prediction
+from modelyard.inference.protocol.shared_memory import NO_REGIONS, SharedMemory, TenantRegions
+from modelyard.inference.serving.on_demand import OnDemand
+from modelyard.inference.serving.shadowing import Shadows
+from modelyard.inference.serving.table import ServingTable
+from modelyard.inference.serving.versions import LoadedVersion
 from modelyard.oip import open_inference_pb2 as pb
 
-from .batches import Computed
 from .calls import UNTOLD, PredictionCall
-from .delivery import Delivery, deliver
-from .feeds import Feeds
-from .observing import NullObserver, PredictionObserver
-from .on_demand import OnDemand
-from .parameters import read_timeout
-from .requests import Inference, read_request, shared_bytes
-from .responses import prediction
-from .shadowing import Shadows
-from .shared_memory import NO_REGIONS, SharedMemory, TenantRegions
-from .table import ServingTable
-from .versions import LoadedVersion
 
 LARGE_REQUEST_BYTES = 256 * 1024
 """A request above this is read in a thread, unless it is plain: a million text elements take a second to take apart,

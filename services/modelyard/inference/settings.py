@@ -12,9 +12,8 @@ from pydantic_settings import SettingsConfigDict
 
 from modelyard.core.settings import MEBIBYTE, ServiceSettings
 from modelyard.envoy.addresses import parse_address
-
-from .cpus import available_cpus
-from .memory import available_memory
+from modelyard.inference.execution.cpus import available_cpus
+from modelyard.inference.serving.memory import available_memory
 
 GIBIBYTE = 1024 * MEBIBYTE
 

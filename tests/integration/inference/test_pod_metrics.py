@@ -12,8 +12,8 @@ import pytest
 
 from modelyard.core.channels import aio_channel, fixed_token
 from modelyard.core.errors import RemoteError
-from modelyard.inference.failures import REASONS
-from modelyard.inference.tenants import LIMIT, OTHERS
+from modelyard.inference.observation.failures import REASONS
+from modelyard.inference.serving.tenants import LIMIT, OTHERS
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.service import AioInferenceStub
 from support import graphs

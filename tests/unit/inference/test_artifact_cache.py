@@ -11,7 +11,7 @@ import pytest
 
 from modelyard.core.channels import aio_channel, fixed_token
 from modelyard.core.errors import DigestMismatch, RemoteError, ResourceExhausted, WrongState
-from modelyard.inference.artifacts import ArtifactCache
+from modelyard.inference.loading.artifacts import ArtifactCache
 from modelyard.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from support.artifact_store import CHUNK_BYTES, ArtifactStore
 from support.grpc_server import serve

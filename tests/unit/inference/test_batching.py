@@ -12,11 +12,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from modelyard.core.errors import DeadlineExceeded, InvalidFields, ResourceExhausted, Unavailable
-from modelyard.inference.batching import Batcher
-from modelyard.inference.execution import ExecutionPlan
-from modelyard.inference.feeds import Feeds
-from modelyard.inference.sessions import LOAD_ERRORS, GraphSession, RuntimeOptions
-from modelyard.inference.signature import Signature, TensorInfo
+from modelyard.inference.execution.batching import Batcher
+from modelyard.inference.execution.feeds import Feeds
+from modelyard.inference.execution.plan import ExecutionPlan
+from modelyard.inference.execution.sessions import LOAD_ERRORS, GraphSession, RuntimeOptions
+from modelyard.inference.execution.signature import Signature, TensorInfo
 from support import graphs
 from support.batchers import GatedSession, ask, batching, feeds, numbers
 from support.waiting import eventually

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from modelyard.core.errors import DeadlineExceeded, InvalidFields, ResourceExhausted
-from modelyard.inference.batches import Computed
-from modelyard.inference.batching import Batcher
-from modelyard.inference.execution import ExecutionPlan
-from modelyard.inference.sessions import GraphSession, RuntimeOptions
+from modelyard.inference.execution.batches import Computed
+from modelyard.inference.execution.batching import Batcher
+from modelyard.inference.execution.plan import ExecutionPlan
+from modelyard.inference.execution.sessions import GraphSession, RuntimeOptions
 from support import graphs
 from support.batchers import GatedSession, ask, numbers
 from support.waiting import eventually

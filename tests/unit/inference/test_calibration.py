@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
-from modelyard.inference.calibration import BATCH_SIZES, Wishes, plan_execution
-from modelyard.inference.independence import why_rows_depend
-from modelyard.inference.samples import sample_inputs
-from modelyard.inference.sessions import GraphSession, RuntimeOptions
+from modelyard.inference.execution.calibration import BATCH_SIZES, Wishes, plan_execution
+from modelyard.inference.execution.independence import why_rows_depend
+from modelyard.inference.execution.samples import sample_inputs
+from modelyard.inference.execution.sessions import GraphSession, RuntimeOptions
 from support import graphs
 
 FLOATS = (TensorProto.FLOAT, ("batch", 4))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from modelyard.inference.classification import top_classes
+from modelyard.inference.protocol.classification import top_classes
 from modelyard.oip.datatypes import DATATYPES, to_bfloat16
 from modelyard.oip.tensors import encode_raw
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from modelyard.inference.comparison import Comparison, compare
+from modelyard.inference.serving.comparison import Comparison, compare
 
 NAN, INF = math.nan, math.inf
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.inference.desired import DesiredState, ServingConfig
+from modelyard.inference.serving.desired import DesiredState, ServingConfig
 from modelyard.v1 import model_pb2
 from modelyard.v1 import model_service_pb2 as pb
 

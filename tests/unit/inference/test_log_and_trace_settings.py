@@ -9,8 +9,8 @@ import pytest
 
 from modelyard.core.errors import InvalidFields, WrongState
 from modelyard.core.logs import Severities, set_severities, severities
-from modelyard.inference.log_settings import change_log_settings, log_settings
-from modelyard.inference.trace_settings import TraceSettings
+from modelyard.inference.protocol.log_settings import change_log_settings, log_settings
+from modelyard.inference.protocol.trace_settings import TraceSettings
 from modelyard.oip import open_inference_pb2 as pb
 
 Log = pb.LogSettingsRequest.SettingValue

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from modelyard.core import errors
-from modelyard.inference.failures import failure_reason
-from modelyard.inference.machine import MachineMetrics
-from modelyard.inference.tenants import ANONYMOUS, OTHERS, Tenants
+from modelyard.inference.observation.failures import failure_reason
+from modelyard.inference.observation.machine import MachineMetrics
+from modelyard.inference.serving.tenants import ANONYMOUS, OTHERS, Tenants
 from support.scraping import told_by
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelyard.core.errors import InvalidFields, Violations
-from modelyard.inference.parameters import read_priority, read_timeout
+from modelyard.inference.protocol.parameters import read_priority, read_timeout
 from modelyard.oip import open_inference_pb2 as pb
 
 Parameter = pb.InferParameter

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from modelyard.inference.batches import Computed, OutputContents
-from modelyard.inference.desired import WantedVersion
-from modelyard.inference.execution import ExecutionPlan
-from modelyard.inference.feeds import Feeds, join
-from modelyard.inference.plain import FORMS_KEPT, PlainRequests
-from modelyard.inference.requests import read_request
-from modelyard.inference.responses import prediction
-from modelyard.inference.sessions import GraphSession, RuntimeOptions
-from modelyard.inference.signature import Signature, TensorInfo
-from modelyard.inference.statistics import Execution
-from modelyard.inference.versions import LoadedVersion
+from modelyard.inference.execution.batches import Computed, OutputContents
+from modelyard.inference.execution.feeds import Feeds, join
+from modelyard.inference.execution.plan import ExecutionPlan
+from modelyard.inference.execution.sessions import GraphSession, RuntimeOptions
+from modelyard.inference.execution.signature import Signature, TensorInfo
+from modelyard.inference.observation.statistics import Execution
+from modelyard.inference.protocol.plain import FORMS_KEPT, PlainRequests
+from modelyard.inference.protocol.requests import read_request
+from modelyard.inference.protocol.responses import prediction
+from modelyard.inference.serving.desired import WantedVersion
+from modelyard.inference.serving.versions import LoadedVersion
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.datatypes import DATATYPES
 from modelyard.oip.tensors import add_input

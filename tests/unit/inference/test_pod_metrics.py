@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from modelyard.inference.desired import WantedModel, WantedVersion
-from modelyard.inference.memory import MemoryBudget
-from modelyard.inference.pod_metrics import LifecycleMetrics, MemoryMetrics
-from modelyard.inference.table import ModelEntry, ServingTable
+from modelyard.inference.observation.pod_metrics import LifecycleMetrics, MemoryMetrics
+from modelyard.inference.serving.desired import WantedModel, WantedVersion
+from modelyard.inference.serving.memory import MemoryBudget
+from modelyard.inference.serving.table import ModelEntry, ServingTable
 
 
 async def test_versions_of_a_parked_model_are_neither_loaded_nor_loading() -> None:

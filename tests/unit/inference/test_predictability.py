@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from modelyard.core.errors import MalformedContent
-from modelyard.inference.graph_file import GraphFile, read_graph_file
-from modelyard.inference.predictability import is_predictable
+from modelyard.inference.execution.predictability import is_predictable
+from modelyard.inference.loading.graph_file import GraphFile, read_graph_file
 from support import graphs, hostile_graphs
 
 FLOATS = (TensorProto.FLOAT, ("batch", 2))

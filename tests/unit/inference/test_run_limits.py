@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from modelyard.core.errors import DeadlineExceeded
-from modelyard.inference.run_watch import RunWatch
-from modelyard.inference.sessions import GraphSession, RunControl, RunLimits, RuntimeOptions
+from modelyard.inference.execution.run_watch import RunWatch
+from modelyard.inference.execution.sessions import GraphSession, RunControl, RunLimits, RuntimeOptions
 from support import hostile_graphs
 from support.waiting import eventually_sync
 
@@ -67,8 +67,8 @@ _MEMORY = """
     from pathlib import Path
     import numpy as np
     from modelyard.core.errors import ResourceExhausted
-    from modelyard.inference import run_memory
-    from modelyard.inference.sessions import GraphSession, RunLimits, RuntimeOptions
+    from modelyard.inference.execution import run_memory
+    from modelyard.inference.execution.sessions import GraphSession, RunLimits, RuntimeOptions
 
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.core.errors import InvalidFields, NotFound, Unavailable
-from modelyard.inference.desired import ServingConfig, WantedModel, WantedVersion
-from modelyard.inference.table import Failure, ModelEntry, ServingTable
-from modelyard.inference.versions import LoadedVersion
+from modelyard.inference.serving.desired import ServingConfig, WantedModel, WantedVersion
+from modelyard.inference.serving.table import Failure, ModelEntry, ServingTable
+from modelyard.inference.serving.versions import LoadedVersion
 
 
 @dataclass

@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from modelyard.core.errors import MalformedContent, WrongState
-from modelyard.inference.compatibility import check_runtime_supports
-from modelyard.inference.sessions import LOAD_ERRORS, GraphSession, RuntimeOptions
-from modelyard.inference.signature import Signature, TensorInfo
-from modelyard.inference.smallest_graph import smallest_graph
+from modelyard.inference.execution.sessions import LOAD_ERRORS, GraphSession, RuntimeOptions
+from modelyard.inference.execution.signature import Signature, TensorInfo
+from modelyard.inference.loading.compatibility import check_runtime_supports
+from modelyard.inference.loading.smallest_graph import smallest_graph
 from support import graphs
 
 OPTIONS = RuntimeOptions(device="cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from modelyard.inference.cpus import available_cpus
+from modelyard.inference.execution.cpus import available_cpus
 from modelyard.inference.settings import InferenceSettings
 
 

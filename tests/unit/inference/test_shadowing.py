@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from modelyard.core.errors import ResourceExhausted
-from modelyard.inference import shadowing
-from modelyard.inference.batches import PRIORITY_LEVELS, Computed, OutputContents
-from modelyard.inference.desired import WantedVersion
-from modelyard.inference.feeds import Feeds
-from modelyard.inference.shadow_metrics import ShadowMetrics
-from modelyard.inference.shadowing import ShadowPair, Shadows
-from modelyard.inference.signature import Signature, TensorInfo
-from modelyard.inference.table import ServingTable, ShadowRoute
-from modelyard.inference.versions import LoadedVersion
+from modelyard.inference.execution.batches import PRIORITY_LEVELS, Computed, OutputContents
+from modelyard.inference.execution.feeds import Feeds
+from modelyard.inference.execution.signature import Signature, TensorInfo
+from modelyard.inference.observation.shadow_metrics import ShadowMetrics
+from modelyard.inference.serving import shadowing
+from modelyard.inference.serving.desired import WantedVersion
+from modelyard.inference.serving.shadowing import ShadowPair, Shadows
+from modelyard.inference.serving.table import ServingTable, ShadowRoute
+from modelyard.inference.serving.versions import LoadedVersion
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.datatypes import DATATYPES
 from modelyard.oip.tensors import add_input

@@ -16,7 +16,7 @@ from modelyard.core.errors import (
     PermissionDenied,
     ResourceExhausted,
 )
-from modelyard.inference.shared_memory import NO_REGIONS, Place, SharedMemory, read_place
+from modelyard.inference.protocol.shared_memory import NO_REGIONS, Place, SharedMemory, read_place
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.errors import TensorError
 

@@ -9,7 +9,7 @@ import pytest
 
 from modelyard.core.errors import INTERNAL_TEXT, NotFound, TokenExpired, Unavailable
 from modelyard.core.tokens import Caller
-from modelyard.inference.streaming import PredictionStream, check_token
+from modelyard.inference.protocol.streaming import PredictionStream, check_token
 from modelyard.oip import open_inference_pb2 as pb
 from support.waiting import eventually
 

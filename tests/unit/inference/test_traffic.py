@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.inference.desired import WantedModel, WantedTraffic, WantedVersion
-from modelyard.inference.table import LIVE, ModelEntry, ServingTable
-from modelyard.inference.traffic import Split
-from modelyard.inference.versions import LoadedVersion
+from modelyard.inference.serving.desired import WantedModel, WantedTraffic, WantedVersion
+from modelyard.inference.serving.table import LIVE, ModelEntry, ServingTable
+from modelyard.inference.serving.traffic import Split
+from modelyard.inference.serving.versions import LoadedVersion
 
 KEY = "x-user"
 CALLERS = [f"caller {number}" for number in range(2_000)]

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from modelyard.core.errors import MalformedContent
-from modelyard.inference.desired import WantedTensor
-from modelyard.inference.sessions import GraphSession, RuntimeOptions
-from modelyard.inference.trial_messages import TrialFacts, TrialTask
-from modelyard.inference.trials import Trials
+from modelyard.inference.execution.sessions import GraphSession, RuntimeOptions
+from modelyard.inference.loading.trial_messages import TrialFacts, TrialTask
+from modelyard.inference.loading.trials import Trials
+from modelyard.inference.serving.desired import WantedTensor
 from support import graphs, hostile_graphs
 from support.waiting import eventually
 

@@ -21,11 +21,11 @@ from typing import Any
 
 from modelyard.core.errors import ModelyardError, ResourceExhausted
 from modelyard.core.leash import die_with_parent
+from modelyard.inference.execution.sessions import LOAD_ERRORS, GraphSession, RuntimeOptions, brief
+from modelyard.inference.serving.desired import WantedTensor
 
 from .agreement import agreed_signature
-from .desired import WantedTensor
 from .graph_file import read_graph_file
-from .sessions import LOAD_ERRORS, GraphSession, RuntimeOptions, brief
 from .trial_messages import TrialFacts, TrialTask
 
 _READ_BYTES = 65_536

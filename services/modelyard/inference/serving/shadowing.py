@@ -15,16 +15,16 @@ from dataclasses import dataclass
 
 from modelyard.core.errors import ModelyardError
 from modelyard.core.logs import get_logger
+from modelyard.inference.execution.batches import PRIORITY_LEVELS
+from modelyard.inference.execution.feeds import Feeds
+from modelyard.inference.protocol.delivery import Delivery, deliver
+from modelyard.inference.protocol.requests import read_request, shared_bytes
+from modelyard.inference.protocol.responses import prediction
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.tensors import output_arrays
 from modelyard.v1 import model_pb2
 
-from .batches import PRIORITY_LEVELS
 from .comparison import Comparison, compare
-from .delivery import Delivery, deliver
-from .feeds import Feeds
-from .requests import read_request, shared_bytes
-from .responses import prediction
 from .table import ServingTable, ShadowRoute
 from .versions import LoadedVersion
 

@@ -80,7 +80,7 @@ class _TrialProcess:
         """Blocking. Raises OSError if the process cannot be started."""
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "modelyard.inference.trial_process"],
+            [sys.executable, "-P", "-m", "modelyard.inference.loading.trial_process"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment | _SINGLE_THREADED,
             start_new_session=True,
         )  # fmt: skip

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from modelyard.core.errors import MalformedContent
+from modelyard.inference.execution.signature import Signature, TensorInfo
+from modelyard.inference.serving.desired import WantedTensor
 from modelyard.oip.tensors import format_shape
-
-from .desired import WantedTensor
-from .signature import Signature, TensorInfo
 
 
 def agreed_signature(

@@ -10,23 +10,23 @@ from pathlib import Path
 from modelyard.core.errors import DigestMismatch, MalformedContent, ModelyardError, RemoteError
 from modelyard.core.logs import get_logger
 from modelyard.core.retries import is_transient
+from modelyard.inference.execution import run_memory
+from modelyard.inference.execution.calibration import Wishes, plan_execution
+from modelyard.inference.execution.plan import ExecutionPlan
+from modelyard.inference.execution.predictability import is_predictable
+from modelyard.inference.execution.run_watch import RunWatch
+from modelyard.inference.execution.sessions import LOAD_ERRORS, GraphSession, RunLimits, RuntimeOptions, brief
+from modelyard.inference.serving.desired import WantedVersion
+from modelyard.inference.serving.memory import MemoryBudget, NoRoom, available_memory
+from modelyard.inference.serving.versions import LoadedVersion
+from modelyard.inference.settings import InferenceSettings
 
-from . import run_memory
 from .agreement import agreed_signature
 from .artifact_sets import fetch_version, release_version
 from .artifacts import ArtifactCache
-from .calibration import Wishes, plan_execution
 from .compatibility import check_runtime_supports
-from .desired import WantedVersion
-from .execution import ExecutionPlan
 from .graph_file import read_graph_file
-from .memory import MemoryBudget, NoRoom, available_memory
-from .predictability import is_predictable
-from .run_watch import RunWatch
-from .sessions import LOAD_ERRORS, GraphSession, RunLimits, RuntimeOptions, brief
-from .settings import InferenceSettings
 from .trying import VersionTrials, maps_weights
-from .versions import LoadedVersion
 
 log = get_logger()
 

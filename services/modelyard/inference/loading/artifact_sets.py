@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from modelyard.inference.serving.desired import WantedVersion
+
 from .artifacts import ArtifactCache
-from .desired import WantedVersion
 
 
 async def fetch_version(artifacts: ArtifactCache, wanted: WantedVersion) -> Path:

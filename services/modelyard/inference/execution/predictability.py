@@ -7,7 +7,7 @@ thousands may ask for 10^11 elements. Such graphs are kept out of the event loop
 
 from __future__ import annotations
 
-from .graph_file import GraphFile, GraphNode
+from modelyard.inference.loading.graph_file import GraphFile, GraphNode
 
 _SIZE_INPUTS: dict[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,), "Expand": (1,), "Range": (0, 1, 2), "Tile": (1,), "Resize": (1, 2, 3), "Upsample": (1,),

@@ -16,8 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from modelyard.core.logs import get_logger
-
-from .smallest_graph import smallest_graph
+from modelyard.inference.loading.smallest_graph import smallest_graph
 
 _OPSET, _IR = 15, 8  # of the graph that gives memory back; old enough for every runtime
 _SAME_AS_REQUESTED = 1  # grow by what is asked, not by powers of two: the limit is then the limit

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from modelyard.core.errors import NotFound, Unavailable
 from modelyard.core.logs import get_logger
 from modelyard.core.retries import Backoff
+from modelyard.inference.loading.loader import Loader, is_broken, is_expected, reason_of
 
 from .desired import WantedModel, WantedVersion
 from .lifecycle import LifecycleObserver, NullLifecycleObserver
-from .loading import Loader, is_broken, is_expected, reason_of
 from .memory import NoRoom
 from .parking import Parking
 from .table import RETRY_LOADING_S, Failure, ModelEntry, ServingTable

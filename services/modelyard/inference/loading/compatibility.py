@@ -11,8 +11,8 @@ from functools import cache
 import onnxruntime as ort
 
 from modelyard.core.errors import MalformedContent
+from modelyard.inference.execution.sessions import LOAD_ERRORS, brief
 
-from .sessions import LOAD_ERRORS, brief
 from .smallest_graph import smallest_graph
 
 

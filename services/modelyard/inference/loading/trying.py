@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from .desired import WantedVersion
-from .memory import available_memory
-from .settings import GIBIBYTE, InferenceSettings
+from modelyard.inference.serving.desired import WantedVersion
+from modelyard.inference.serving.memory import available_memory
+from modelyard.inference.settings import GIBIBYTE, InferenceSettings
+
 from .trial_messages import TrialFacts, TrialTask
 from .trial_records import TrialRecords
 from .trials import Trials

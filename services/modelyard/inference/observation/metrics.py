@@ -16,13 +16,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from modelyard.core.metrics import Histogram
 from modelyard.core.trace_context import Trace, current
+from modelyard.inference.calls import PredictionCall
+from modelyard.inference.serving.table import ServingTable
+from modelyard.inference.serving.tenants import Tenants
+from modelyard.inference.serving.versions import LoadedVersion
 
-from .calls import PredictionCall
 from .failures import failure_reason
 from .statistics import Execution
-from .table import ServingTable
-from .tenants import Tenants
-from .versions import LoadedVersion
 
 _LABELS = ["model", "version"]
 

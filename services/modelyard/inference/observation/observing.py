@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .calls import PredictionCall
+from modelyard.inference.calls import PredictionCall
+from modelyard.inference.serving.versions import LoadedVersion
+
 from .statistics import Execution
-from .versions import LoadedVersion
 
 
 class PredictionObserver(Protocol):

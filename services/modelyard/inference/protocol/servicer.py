@@ -12,21 +12,21 @@ from modelyard.core.interceptors import current_caller
 from modelyard.core.names import shorten
 from modelyard.core.tokens import Caller
 from modelyard.core.tracing import SAMPLING
+from modelyard.inference.calls import PredictionCall
+from modelyard.inference.execution.sessions import RuntimeOptions
+from modelyard.inference.prediction import Predictor
+from modelyard.inference.serving.readiness import Readiness
+from modelyard.inference.serving.reconcile import Reconciler
+from modelyard.inference.serving.table import ModelEntry, ServingTable, check_version_form
+from modelyard.inference.serving.versions import LoadedVersion
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.service import Context
 
 from . import responses
-from .calls import PredictionCall
 from .log_settings import change_log_settings, log_settings
-from .prediction import Predictor
-from .readiness import Readiness
-from .reconcile import Reconciler
-from .sessions import RuntimeOptions
 from .shared_memory import SharedMemory, unknown_region
 from .streaming import GRPC_ERRORS, PredictionStream, check_token
-from .table import ModelEntry, ServingTable, check_version_form
 from .trace_settings import TraceSettings
-from .versions import LoadedVersion
 
 SERVER_NAME = "modelyard"
 EXTENSIONS = (

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 
+from modelyard.inference.execution.batches import Computed
+from modelyard.inference.execution.feeds import Feeds
+from modelyard.inference.execution.signature import Signature, TensorInfo
 from modelyard.oip import open_inference_pb2 as pb
-
-from .batches import Computed
-from .feeds import Feeds
-from .signature import Signature, TensorInfo
 
 FORMS_KEPT = 256
 """So many different forms of an input, and of answers, are remembered."""

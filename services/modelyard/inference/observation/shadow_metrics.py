@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from .shadowing import Shadows
+from modelyard.inference.serving.shadowing import Shadows
 
 _LABELS = ["model", "alias", "version", "shadow_version"]
 _COUNTERS = {

@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 
 from modelyard.core.errors import Cancelled
+from modelyard.inference.observation.statistics import Execution
 from modelyard.oip.datatypes import Datatype
 from modelyard.oip.tensors import Array, encode_raw
 
 from .batches import Batch, Computed, Outcome, OutputContents, QueuedRequest, Run
 from .feeds import join
 from .sessions import GraphSession, RunControl
-from .statistics import Execution
 
 SLICED_AT_ONCE_BYTES = 64 * 1024
 """Results up to this size are copied out as a whole and cut as bytes, which is quicker; above, each caller's rows are

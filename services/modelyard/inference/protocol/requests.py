@@ -14,6 +14,8 @@ import numpy as np
 
 from modelyard.core.errors import InvalidFields, Violations
 from modelyard.core.names import shorten
+from modelyard.inference.execution.signature import Signature, TensorInfo
+from modelyard.inference.serving.versions import LoadedVersion
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.errors import TensorError
 from modelyard.oip.tensors import Array, decode_contents, decode_raw, format_shape
@@ -21,8 +23,6 @@ from modelyard.oip.tensors import Array, decode_contents, decode_raw, format_sha
 from .delivery import Delivery, InRegion, read_classes, read_place_of_output
 from .parameters import read_priority
 from .shared_memory import BYTE_SIZE, NO_REGIONS, Place, TenantRegions, read_place
-from .signature import Signature, TensorInfo
-from .versions import LoadedVersion
 
 InputTensor: TypeAlias = pb.ModelInferRequest.InferInputTensor
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from .batching import Batcher
+from modelyard.inference.execution.batching import Batcher
+from modelyard.inference.execution.plan import ExecutionPlan
+from modelyard.inference.execution.sessions import GraphSession
+from modelyard.inference.execution.signature import Signature
+from modelyard.inference.observation.measurements import VersionMeasurements
+from modelyard.inference.observation.statistics import VersionStatistics
+from modelyard.inference.protocol.plain import PlainRequests
+
 from .desired import WantedVersion
-from .execution import ExecutionPlan
-from .measurements import VersionMeasurements
 from .memory import UNCOUNTED, Reservation
-from .plain import PlainRequests
-from .sessions import GraphSession
-from .signature import Signature
-from .statistics import VersionStatistics
 
 
 class LoadedVersion:

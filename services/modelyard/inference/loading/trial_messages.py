@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .desired import WantedTensor
+from modelyard.inference.serving.desired import WantedTensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .computing import RowsMismatch, split
-from .execution import ExecutionPlan, Figure
 from .feeds import Feeds, join
 from .independence import why_rows_depend
+from .plan import ExecutionPlan, Figure
 from .samples import GUESSED_SIZES, sample_inputs, take_rows
 from .sessions import REFUSALS, GraphSession
 

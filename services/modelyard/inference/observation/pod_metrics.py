@@ -9,14 +9,13 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from modelyard.core.metrics import NANOSECONDS, seconds_histogram
-
-from .artifacts import ArtifactCache
-from .desired import WantedVersion
-from .memory import MemoryBudget
-from .readiness import Readiness
-from .table import ServingTable
-from .versions import LoadedVersion
-from .watch import RegistryWatch
+from modelyard.inference.loading.artifacts import ArtifactCache
+from modelyard.inference.serving.desired import WantedVersion
+from modelyard.inference.serving.memory import MemoryBudget
+from modelyard.inference.serving.readiness import Readiness
+from modelyard.inference.serving.table import ServingTable
+from modelyard.inference.serving.versions import LoadedVersion
+from modelyard.inference.serving.watch import RegistryWatch
 
 LOAD_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 

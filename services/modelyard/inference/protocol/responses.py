@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from modelyard.inference.execution.batches import DEFAULT_PRIORITY, PRIORITY_LEVELS, OutputContents
+from modelyard.inference.execution.plan import ExecutionPlan
+from modelyard.inference.execution.signature import TensorInfo
+from modelyard.inference.observation.statistics import Duration, VersionStatistics
+from modelyard.inference.serving.table import ModelEntry
+from modelyard.inference.serving.versions import LoadedVersion
 from modelyard.oip import open_inference_pb2 as pb
 
-from .batches import DEFAULT_PRIORITY, PRIORITY_LEVELS, OutputContents
-from .execution import ExecutionPlan
 from .shared_memory import Region
-from .signature import TensorInfo
-from .statistics import Duration, VersionStatistics
-from .table import ModelEntry
-from .versions import LoadedVersion
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"

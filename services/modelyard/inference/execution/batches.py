@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
+from modelyard.inference.observation.statistics import Execution
+
 from .feeds import Feeds
 from .sessions import RunControl
-from .statistics import Execution
 
 PRIORITY_LEVELS: Final = 100
 """Priorities are 1, the first, to so many."""

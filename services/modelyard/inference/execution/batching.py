@@ -22,9 +22,9 @@ from modelyard.core.logs import get_logger
 from .alarm import DeadlineAlarm
 from .batches import Batch, Computed, QueuedRequest, level_of
 from .computing import compute
-from .execution import ExecutionPlan
 from .feeds import Feeds
 from .pace import Pace
+from .plan import ExecutionPlan
 from .sessions import GraphSession
 from .threads import RunnerThreads
 from .waiting import WaitingRequests

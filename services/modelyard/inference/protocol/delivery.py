@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from modelyard.core.errors import InvalidFields
+from modelyard.inference.execution.signature import TensorInfo
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.datatypes import datatype_named
 from modelyard.oip.errors import TensorError
@@ -13,7 +14,6 @@ from modelyard.oip.tensors import encode_raw
 
 from .classification import UNRANKED, top_classes
 from .shared_memory import Place, Region, read_place
-from .signature import TensorInfo
 
 CLASSIFICATION = "classification"
 

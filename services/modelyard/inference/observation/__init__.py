@@ -1,0 +1,1 @@
+"""What a pod counts and tells of itself: statistics, metrics, spans."""
