@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from benchmarks import environments
 from benchmarks.models import CATALOGUE
 from benchmarks.ours import Cluster, running_cluster
 from benchmarks.peers import ModelFile
+from modelyard.envoy.process import Admin
+from modelyard.inference.lane.config import NAME
 from modelyard.oip.service import method_path
 
 from .samples import write_samples
@@ -65,10 +68,12 @@ def soak(plan: SoakPlan) -> Outcome:
         with _looking(cluster) as memory:
             output = _run(command, plan.limit_s)
         seconds = time.monotonic() - began
+        broken = _broken_connections(cluster)
         problems = problems_in_log(cluster.pod_log.read_text(errors="replace").splitlines())
     found = counts(output)
     done, wrong = found.pop("done", 0), found.pop("wrong-answer", 0)
-    return Outcome(done, found, wrong, seconds, memory, problems)
+    at_once = math.ceil(plan.in_flight / plan.connections)
+    return Outcome(done, found, wrong, seconds, memory, problems, broken, at_once)
 
 
 def soak_report(plan: SoakPlan, outcome: Outcome) -> dict[str, Any]:
@@ -81,6 +86,8 @@ def soak_report(plan: SoakPlan, outcome: Outcome) -> dict[str, Any]:
         "ended": dict(outcome.ended),
         "given_up": outcome.given_up,
         "unanswered": outcome.unanswered,
+        "connections_broken_by_the_client": outcome.broken_connections,
+        "calls_on_them": outcome.broken_off,
         "wrong_answers": outcome.wrong_answers,
         "memory_growth": round(outcome.growth, 4),
         "memory_bytes": list(outcome.memory_bytes),
@@ -103,6 +110,17 @@ def _run(command: list[str], limit_s: float) -> str:
             timer.cancel()
             client.kill()
     return "".join(lines)
+
+
+def _broken_connections(cluster: Cluster) -> int:
+    """Connections that the direct pod's Envoy ended because of what came on them."""
+    for process in cluster.pod_processes():
+        command = process.cmdline()
+        if "--config-path" in command:
+            admin = Admin(Path(command[command.index("--config-path") + 1]).parent / "admin.sock")
+            told = admin.request("GET", f"/stats?filter=^http.{NAME}.downstream_cx_protocol_error$")
+            return int(told.rpartition(":")[2])
+    return 0
 
 
 @contextmanager

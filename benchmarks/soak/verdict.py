@@ -15,6 +15,7 @@ _RIGHT = {
     "expired": {"OK", "DEADLINE_EXCEEDED"},
 }
 """By kind of call, how it may end. A call may be answered before it is given up."""
+_BROKEN_OFF = "plain/UNAVAILABLE"
 _MOST_GROWTH = 0.05
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _HARMLESS = {"debug", "info"}
@@ -33,11 +34,20 @@ class Outcome:
     memory_bytes: Sequence[int]
     """The pod's, every few seconds from the first request to the last."""
     log_problems: Sequence[str]
+    broken_connections: int = 0
+    """Connections on which the client broke HTTP/2's rules, by Envoy's count: see the README on gRPC's own client."""
+    calls_per_connection: int = 0
+    """At most so many calls were in flight on each of them."""
 
     @property
     def unanswered(self) -> int:
-        """Calls that ended otherwise than they may."""
-        return sum(count for name, count in self.ended.items() if not _may_end(name))
+        """Calls that ended otherwise than they may, and not with a connection that the client itself had broken."""
+        return sum(count for name, count in self.ended.items() if not _may_end(name)) - self.broken_off
+
+    @property
+    def broken_off(self) -> int:
+        """Calls that ended with a connection that the client had broken."""
+        return min(self.ended.get(_BROKEN_OFF, 0), self.broken_connections * self.calls_per_connection)
 
     @property
     def given_up(self) -> int:

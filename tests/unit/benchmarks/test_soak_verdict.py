@@ -40,6 +40,14 @@ def test_memory_is_compared_once_everything_was_used() -> None:
     assert leaking.failures(100) == ["memory grew by 15.6%"]
 
 
+def test_calls_on_connections_that_the_client_broke_are_not_the_pods() -> None:
+    lost = replace(GOOD, ended={**GOOD.ended, "plain/OK": GOOD.ended["plain/OK"] - 3, "plain/UNAVAILABLE": 3})
+    assert lost.unanswered == 3
+    broken = replace(lost, broken_connections=1, calls_per_connection=2)
+    assert (broken.broken_off, broken.unanswered) == (2, 1)
+    assert replace(broken, broken_connections=2).failures(broken.done) == []
+
+
 def test_the_programs_lines_are_counted_by_name() -> None:
     output = "done 100000\nresult done 7\nresult plain/0 5\nresult cancelled/1 2\nresult wrong-answer 1\n"
     assert counts(output) == {"done": 7, "plain/OK": 5, "cancelled/CANCELLED": 2, "wrong-answer": 1}
