@@ -216,13 +216,27 @@ def test_what_cannot_start_says_why_and_ends(yard: Yard, settings: dict[str, str
     assert left_in(pod.log_file.parent) == []
 
 
-@pytest.mark.parametrize(("lane", "said"), [("express", "pyvoy is not installed"), ("auto", "no CUDA provider")])
-def test_without_its_parts_the_lane_is_refused_or_done_without(yard: Yard, lane: str, said: str) -> None:
-    hidden = (
-        "import sys, importlib.util as u; real = u.find_spec; "
-        "u.find_spec = lambda name, *rest: None if name == 'pyvoy' else real(name, *rest); "
-        "from modelyard.inference.__main__ import main; sys.exit(main())"
-    )
+WITHOUT_PYVOY = (
+    "import importlib.util as u; real = u.find_spec; "
+    "u.find_spec = lambda name, *rest: None if name == 'pyvoy' else real(name, *rest)"
+)
+WITHOUT_LIBRARY = (
+    "from pathlib import Path; from modelyard.inference.lane import requirements; requirements.LIBRARY = Path('/none')"
+)
+
+
+@pytest.mark.parametrize(
+    ("hide", "missing", "lane", "said"),
+    [
+        (WITHOUT_PYVOY, "pyvoy is not installed", "express", "pyvoy is not installed"),
+        (WITHOUT_PYVOY, "pyvoy is not installed", "auto", "no CUDA provider"),
+        (WITHOUT_LIBRARY, "the package was installed without a C compiler", "express", "its native library"),
+    ],
+)
+def test_without_its_parts_the_lane_is_refused_or_done_without(
+    yard: Yard, hide: str, missing: str, lane: str, said: str
+) -> None:
+    hidden = f"import sys; {hide}; from modelyard.inference.__main__ import main; sys.exit(main())"
     settings = {
         "LANE": lane, "DEVICE": "cuda", "REGISTRY_ADDRESS": "unix:/nowhere",
         "CACHE_DIR": str(yard.folder / "without"), "TOKEN_KEYS_FILE": str(yard.identity.keys_file),
@@ -230,5 +244,5 @@ def test_without_its_parts_the_lane_is_refused_or_done_without(yard: Yard, lane:
     environment = os.environ | {f"MODELYARD_INFERENCE_{name}": value for name, value in settings.items()}
     done = subprocess.run([sys.executable, "-c", hidden], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "the express lane cannot run here: pyvoy is not installed" in done.stderr
+    assert f"the express lane cannot run here: {missing}" in done.stderr
     assert said in done.stderr
