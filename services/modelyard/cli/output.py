@@ -115,12 +115,12 @@ def print_json(value: Message | Iterable[Message] | dict[str, Any]) -> None:
         document = value
     else:
         document = [as_dict(message) for message in value]
-    out.print(json.dumps(document, indent=2), markup=False, highlight=False)
+    out.print(json.dumps(document, indent=2), markup=False, highlight=False, emoji=False)
 
 
 def print_json_line(message: Message) -> None:
     """One event of a stream on one line (JSON Lines)."""
-    out.print(json.dumps(as_dict(message)), markup=False, highlight=False)
+    out.print(json.dumps(as_dict(message)), markup=False, highlight=False, emoji=False)
 
 
 def as_dict(message: Message) -> dict[str, Any]:

@@ -89,6 +89,25 @@ def watch_job(job: JobArgument, as_json: JsonFlag = False) -> None:
         _watch(client, _name(job), as_json=as_json)
 
 
+@app.command()
+def logs(
+    job: JobArgument,
+    follow_job: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only the lines of this attempt.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print the lines that the trainer printed, also when its worker is gone.
+
+    With --json every line is one event with its time and attempt.
+    """
+    with errors_explained(), Client() as client:
+        for event in client.training.logs(_name(job), follow=follow_job, attempt=attempt):
+            if as_json:
+                print_json_line(event)
+            else:
+                out.print(event.log_line.text, markup=False, highlight=False, emoji=False)
+
+
 def _watch(client: Client, name: str, *, as_json: bool) -> None:
     if as_json:
         for event in client.training.watch(name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
@@ -60,7 +61,7 @@ class JobView:
         elif kind == "progress":
             self._show_progress(event.progress)
         elif kind == "log_line":
-            self._console.print(f"  [dim]{event.log_line.text}[/]", highlight=False)
+            self._console.print(f"  [dim]{escape(event.log_line.text)}[/]", highlight=False, emoji=False)
         elif kind == "evaluation":
             self._console.print(evaluation_table(event.evaluation))
 

@@ -73,15 +73,21 @@ class TrainingClient:
         with translated():
             return self._stub.CancelTrainingJob(request, timeout=DEFAULT_TIMEOUT_S)
 
-    def watch(self, name: str, *, after_sequence: int = 0) -> Iterator[job_pb.TrainingJobEvent]:
+    def watch(
+        self, name: str, *, after_sequence: int = 0, history_only: bool = False
+    ) -> Iterator[job_pb.TrainingJobEvent]:
         """The job's events from the first (or after one), then as they happen, until it ends.
+
+        `history_only`: the events that are recorded already, without waiting for more.
 
         A broken connection is taken up again where it broke, for up to a minute, without gap or repeat.
         """
         broken_since: float | None = None
         while True:
             try:
-                request = pb.WatchTrainingJobRequest(name=name, after_sequence=after_sequence)
+                request = pb.WatchTrainingJobRequest(
+                    name=name, after_sequence=after_sequence, history_only=history_only
+                )
                 for event in self._stub.WatchTrainingJob(request):
                     broken_since, after_sequence = None, event.sequence
                     yield event
@@ -93,6 +99,15 @@ class TrainingClient:
                 if hopeless or not is_break(error):
                     raise error from failure
                 time.sleep(_RECONNECT_PAUSE_S)
+
+    def logs(self, name: str, *, follow: bool = False, attempt: int | None = None) -> Iterator[job_pb.TrainingJobEvent]:
+        """The lines that the trainer printed, as events (with time and attempt), oldest first.
+
+        They outlive the worker. `follow`: go on until the job ends. `attempt`: of this attempt only, from 1.
+        """
+        for event in self.watch(name, history_only=not follow):
+            if event.WhichOneof("payload") == "log_line" and attempt in {None, event.attempt}:
+                yield event
 
     def wait(self, name: str) -> job_pb.TrainingJob:
         """Waits for the job's end and answers it, however it ended."""

@@ -82,7 +82,10 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     ) -> AsyncIterator[training_job_pb2.TrainingJobEvent]:
         """See the proto."""
         tenant = visible_tenant(current_caller())
-        async for event in self.watch.events(job_id(request.name), request.after_sequence, tenant=tenant):
+        events = self.watch.events(
+            job_id(request.name), request.after_sequence, tenant=tenant, history_only=request.history_only
+        )
+        async for event in events:
             yield to_event(event)
 
 

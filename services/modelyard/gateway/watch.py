@@ -23,8 +23,12 @@ class Watch:
         self._ledger = ledger
         self._notices = notices
 
-    async def events(self, job_id: str, after: int, *, tenant: str | None) -> AsyncIterator[Event]:
+    async def events(
+        self, job_id: str, after: int, *, tenant: str | None, history_only: bool = False
+    ) -> AsyncIterator[Event]:
         """The events after sequence number `after`; ends behind the one that ends the job.
+
+        `history_only`: ends behind the newest one recorded when the call came, and waits for nothing.
 
         Raises NotFound, InvalidFields if the history does not reach to `after`, Unavailable when the process stops.
         """
@@ -33,19 +37,21 @@ class Watch:
             if not 0 <= after <= job.last_sequence:
                 raise InvalidFields.one("after_sequence", f"expected 0 to {job.last_sequence}, got {after}")
             topic.advance(job.last_sequence)
-            ended = job.is_terminal and after == job.last_sequence
+            known = job.last_sequence if history_only or job.is_terminal else None
+            ended = after == known
             while not ended:
-                for event in await self._page(job_id, after):
+                for event in await self._page(job_id, after, known):
                     yield event
                     after = event.sequence
-                    ended = _is_last(event)
+                    ended = after == known or _is_last(event)
                 if not ended:
                     await topic.wait_beyond(after)
 
-    async def _page(self, job_id: str, after: int) -> list[Event]:
+    async def _page(self, job_id: str, after: int, last: int | None) -> list[Event]:
+        limit = PAGE if last is None else min(PAGE, last - after)
         # No connection is held while the caller takes its time with the events.
         async with self._ledger.database.read() as connection:
-            return await events.read_page(connection, job_id, after, PAGE)
+            return await events.read_page(connection, job_id, after, limit)
 
 
 def _is_last(event: Event) -> bool:

@@ -171,19 +171,23 @@ class WatchTrainingJobRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    HISTORY_ONLY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`trainingJobs/{training_job}`."""
     after_sequence: _builtins.int
     """Events after this sequence number are sent; 0 sends all."""
+    history_only: _builtins.bool
+    """Send what is recorded already and end, instead of waiting for what happens next. Default: wait."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
+        history_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "history_only", b"history_only", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

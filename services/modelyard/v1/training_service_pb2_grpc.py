@@ -98,7 +98,8 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTrainingJob(self, request, context):
-        """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event.
+        """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event, or
+        with `history_only` after the newest event that is recorded when the call arrives.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,9 @@ class TrainingServiceStub:
     Cancelling a job that has ended answers FAILED_PRECONDITION; one that is being cancelled answers the job.
     """
     WatchTrainingJob: _grpc.UnaryStreamMultiCallable[_training_service_pb2.WatchTrainingJobRequest, _training_job_pb2.TrainingJobEvent]
-    """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event."""
+    """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event, or
+    with `history_only` after the newest event that is recorded when the call arrives.
+    """
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
@@ -67,7 +69,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Cancelling a job that has ended answers FAILED_PRECONDITION; one that is being cancelled answers the job.
     """
     WatchTrainingJob: _aio.UnaryStreamMultiCallable[_training_service_pb2.WatchTrainingJobRequest, _training_job_pb2.TrainingJobEvent]  # type: ignore[assignment]
-    """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event."""
+    """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event, or
+    with `history_only` after the newest event that is recorded when the call arrives.
+    """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Submits training jobs and follows them. Served by the gateway."""
@@ -114,6 +118,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.WatchTrainingJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_job_pb2.TrainingJobEvent], _abc.AsyncIterator[_training_job_pb2.TrainingJobEvent]]:
-        """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event."""
+        """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event, or
+        with `history_only` after the newest event that is recorded when the call arrives.
+        """
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

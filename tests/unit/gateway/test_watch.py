@@ -141,3 +141,23 @@ async def test_another_tenants_job_is_not_found(desk: JobDesk) -> None:
     job = await desk.submit()
     with pytest.raises(NotFound):
         await anext(desk.watch.events(job.id, 0, tenant="other"))
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 4])
+async def test_history_alone_ends_although_the_job_goes_on(
+    desk: JobDesk, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    monkeypatch.setattr(watch, "PAGE", 2)
+    job = await desk.claimed()
+    await desk.reports.report(job.id, 1, 1, [LogLine("one"), LogLine("two")])
+    stream = desk.watch.events(job.id, after, tenant="default", history_only=True)
+    async with _watching(stream) as task:
+        assert await _collected(task) == (await desk.history(job))[after:]
+
+
+async def test_history_alone_stops_at_what_was_recorded_when_the_call_came(desk: JobDesk) -> None:
+    job = await desk.claimed()
+    stream = desk.watch.events(job.id, 0, tenant="default", history_only=True)
+    first = await anext(stream)
+    await desk.reports.report(job.id, 1, 1, [LogLine("later")])
+    assert [first.sequence, *[event.sequence async for event in stream]] == [1, 2]
