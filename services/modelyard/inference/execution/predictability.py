@@ -29,7 +29,7 @@ _SHAPE_OF = frozenset({"Shape", "Size"})
 
 def is_predictable(graph: GraphFile) -> bool:
     """Whether no value of an input decides a size or a number of rounds. In doubt, no."""
-    if graph.has_functions or not graph.nodes:
+    if graph.functions or not graph.nodes:
         return False
     from_values = set(graph.inputs) - graph.initializers
     shaped_by_values: set[str] = set()

@@ -242,9 +242,12 @@ def _zero_tensor(tensor: TensorInfo, batch_size: int) -> Array:
     shape = tuple(1 if size == -1 else size for size in tensor.shape)
     if tensor.shape[:1] == (-1,):
         shape = (batch_size, *shape[1:])
-    if tensor.datatype.name == "BYTES":
-        return np.full(shape, "", dtype=object)
-    return np.zeros(shape, tensor.datatype.dtype)
+    try:
+        if tensor.datatype.name == "BYTES":
+            return np.full(shape, "", dtype=object)
+        return np.zeros(shape, tensor.datatype.dtype)
+    except (MemoryError, ValueError) as error:  # ValueError: more elements than can be counted
+        raise ResourceExhausted(f"one request with the input {tensor} takes more memory than there is") from error
 
 
 def _to_numpy(value: Any) -> Array:

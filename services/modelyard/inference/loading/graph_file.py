@@ -14,11 +14,12 @@ from pathlib import Path
 from modelyard.core.errors import MalformedContent
 from modelyard.core.names import shorten
 
-_MAX_DEPTH = 16  # of subgraphs; the registry's limit too
+_MAX_DEPTH = 16  # of subgraphs; this and the next are the registry's limits too
+_MAX_NODES = 200_000  # over all subgraphs
 _VARINT_BITS = 70
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # wire types
-_MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
+_MODEL_GRAPH, _MODEL_FUNCTIONS, _FUNCTION_NAME = 7, 25, 1
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_SPARSE = 1, 5, 11, 15
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
@@ -51,11 +52,21 @@ class GraphFile:
     """Names of the main graph's constants."""
     external_files: set[str] = field(default_factory=set)
     """Every location that a tensor anywhere in the file names, as it stands there."""
-    has_functions: bool = False
+    node_count: int = 0
+    """Those of subgraphs included."""
+    functions: list[str] = field(default_factory=list)
+    """Names of what the file defines as operators of its own. They are not looked into."""
 
-    def check_files(self, allowed: str) -> None:
-        """Raises MalformedContent if the graph points to any file but `allowed` (empty: none). The runtime would open
-        it."""
+    def check(self, allowed: str) -> None:
+        """Raises MalformedContent for a graph that the registry would not have taken.
+
+        That is one that points to any file but `allowed` (empty: none), which the runtime would open, and one that
+        defines functions: a dozen that each call the one before twice unfold to thousands of nodes, thirty to billions.
+        """
+        if self.functions:
+            raise MalformedContent(
+                f"the model defines the function {shorten(self.functions[0])!r}; inline functions before publishing"
+            )
         for location in sorted(self.external_files - {allowed}):
             raise MalformedContent(
                 f"the graph points to the file {shorten(location)!r}; expected {allowed or 'none but its own'}"
@@ -80,7 +91,7 @@ def _read_model(model: memoryview, found: GraphFile) -> None:
         if number == _MODEL_GRAPH:
             _read_graph(value, found, depth=1)
         elif number == _MODEL_FUNCTIONS:
-            found.has_functions = True
+            found.functions.append(_text(value, _FUNCTION_NAME))
 
 
 def _read_graph(graph: memoryview, found: GraphFile, depth: int) -> None:
@@ -88,6 +99,9 @@ def _read_graph(graph: memoryview, found: GraphFile, depth: int) -> None:
         raise MalformedContent(f"the graph nests subgraphs deeper than {_MAX_DEPTH}")
     for number, value in _messages(graph):
         if number == _GRAPH_NODE:
+            found.node_count += 1
+            if found.node_count > _MAX_NODES:
+                raise MalformedContent(f"the graph has more than {_MAX_NODES} nodes")
             node = _read_node(value, found, depth)
             if depth == 1:
                 found.nodes.append(node)

@@ -88,7 +88,7 @@ class Loader:
         options = replace(self.options, graph_threads=wanted.serving.graph_threads or self.options.graph_threads)
         options = replace(options, mapped_weights=maps_weights(wanted, self._settings))
         graph = read_graph_file(path)
-        graph.check_files(wanted.weights.location if wanted.weights is not None else "")
+        graph.check(wanted.weights.location if wanted.weights is not None else "")
         predictable = is_predictable(graph)
         session = GraphSession(path, options, self._limits(wanted, predictable=predictable))
         session.signature = agreed_signature(wanted.inputs, wanted.outputs, session.signature)

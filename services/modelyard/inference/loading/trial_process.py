@@ -2,8 +2,8 @@
 
 Started once, it imports what a load needs and then forks for every trial: a trial costs milliseconds, not the half
 second that the imports take. A trial has bounded memory and time, may write no file, and is the first to go when the
-machine runs out of memory. Tasks come on standard input, answers leave by standard output; the end of the input is the
-end of the process, and with it of its trials.
+machine runs out of memory. Tasks come on standard input, answers leave by standard output, where nothing else may print.
+The end of the input is the end of the process, and with it of its trials.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 
 def main() -> None:
     """Answers until the input ends."""
+    answers = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library, or a log, prints must not stand among the answers
     woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler is needed for the wakeup
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the terminal is the pod's business
@@ -49,7 +51,7 @@ def main() -> None:
         if woken in readable:
             with contextlib.suppress(BlockingIOError):
                 os.read(woken, _READ_BYTES)
-            _report_ended(trials)
+            _report_ended(trials, answers)
         if 0 in readable:
             data = os.read(0, _READ_BYTES)
             if not data:
@@ -57,20 +59,20 @@ def main() -> None:
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
                 request = json.loads(line)
-                trials[_fork(request)] = request["id"]
+                trials[_fork(request, answers)] = request["id"]
 
 
-def _report_ended(trials: dict[int, int]) -> None:
+def _report_ended(trials: dict[int, int], answers: int) -> None:
     """Tells the pod of trials that died. One that came to its end has answered."""
     for process in list(trials):
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             number = trials.pop(process)
             if status:
-                _say({"id": number, "killed_by": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0})
+                _say(answers, {"id": number, "killed_by": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0})
 
 
-def _fork(request: dict[str, Any]) -> int:
+def _fork(request: dict[str, Any], answers: int) -> int:
     parent = os.getpid()
     process = os.fork()
     if process:
@@ -79,7 +81,7 @@ def _fork(request: dict[str, Any]) -> int:
         die_with_parent(parent)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _say({"id": request["id"], **_answer(_task(request["task"]))})
+        _say(answers, {"id": request["id"], **_answer(_task(request["task"]))})
         os._exit(0)
     finally:
         os._exit(1)  # whatever was raised: a child must never go on as if it were its parent
@@ -123,7 +125,7 @@ def _confine(task: TrialTask) -> None:
 
 
 def _try(task: TrialTask) -> TrialFacts:
-    read_graph_file(Path(task.path)).check_files(task.location)
+    read_graph_file(Path(task.path)).check(task.location)
     before = _resident()
     options = RuntimeOptions(task.graph_threads, "cpu", task.mapped_weights)
     session = GraphSession(Path(task.path), options)
@@ -144,9 +146,9 @@ def _kilobytes(line: re.Pattern[str]) -> int:
     return int(found[1])
 
 
-def _say(message: dict[str, Any]) -> None:
+def _say(answers: int, message: dict[str, Any]) -> None:
     """One line in one write: lines of several processes do not mix, as they are shorter than a pipe's buffer."""
-    os.write(1, json.dumps(message).encode() + b"\n")
+    os.write(answers, json.dumps(message).encode() + b"\n")
 
 
 if __name__ == "__main__":

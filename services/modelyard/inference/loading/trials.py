@@ -115,10 +115,12 @@ class _TrialProcess:
 
     def _read(self) -> None:
         """A thread's life: as long as the process's."""
-        with self._process as process:
-            for line in process.stdout or ():
-                self._call(self._settle, json.loads(line))
-        self._call(self._fail)
+        try:
+            with self._process as process:
+                for line in process.stdout or ():
+                    self._call(self._settle, json.loads(line))
+        finally:
+            self._call(self._fail)  # also when an answer could not be read: nobody may wait for the next one
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop has been closed: nobody waits any more

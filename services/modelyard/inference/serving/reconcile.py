@@ -22,6 +22,9 @@ from .parking import Parking
 from .table import RETRY_LOADING_S, Failure, ModelEntry, ServingTable
 from .versions import LoadedVersion
 
+_REST_PER_TRY = 10.0
+"""A version that is at fault may keep others from loading for this fraction of the time: a try can take minutes."""
+
 Observer = Callable[[], Awaitable[None]]
 
 log = get_logger()
@@ -173,6 +176,7 @@ class Reconciler:
 
     async def _load(self, entry: ModelEntry, wanted: WantedVersion) -> None:
         key = entry.name, wanted.number
+        start = time.perf_counter()
         try:
             async with self._slots:
                 start = time.perf_counter()
@@ -180,7 +184,7 @@ class Reconciler:
         except NoRoom as error:
             self._note_no_room(entry, wanted, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the pod goes on and tries again
-            self._note_failure(entry, wanted, error)
+            self._note_failure(entry, wanted, error, time.perf_counter() - start)
         else:
             entry.load_s[wanted.number] = took_s = time.perf_counter() - start
             self._lifecycle.loaded(version, took_s)
@@ -216,7 +220,9 @@ class Reconciler:
         self._pass()
         self._changed.set()
 
-    def _note_failure(self, entry: ModelEntry, wanted: WantedVersion, error: Exception) -> None:
+    def _note_failure(
+        self, entry: ModelEntry, wanted: WantedVersion, error: Exception, took_s: float = 0.0
+    ) -> None:
         backoff = self._backoffs.setdefault(
             (entry.name, wanted.number), Backoff(self._retry_first_s, self._retry_limit_s)
         )
@@ -225,7 +231,7 @@ class Reconciler:
         failure = Failure(reason_of(error), tries, broken=is_broken(error))
         entry.failures[wanted.number] = failure
         self._lifecycle.load_failed(wanted)
-        wait = backoff.next_s()
+        wait = max(backoff.next_s(), _REST_PER_TRY * took_s if failure.broken else 0.0)
         asyncio.get_running_loop().call_later(wait, self._try_again, failure)
         log.error(
             "version cannot be loaded", version=str(wanted), digest=wanted.digest, reason=failure.reason,
