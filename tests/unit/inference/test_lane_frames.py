@@ -14,10 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.core.errors import InvalidFields, MalformedContent, TooLarge, to_status
-from modelyard.inference.lane.frames import error_headers, frame, read_timeout, unframe
+from modelyard.inference.lane.frames import error_headers, read_timeout, unframe
 from modelyard.inference.lane.metadata import CallMetadata
 
 LIMIT = 1000
+
+
+def frame(message: bytes) -> bytes:
+    """A message on the wire, uncompressed."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 @given(st.binary(max_size=LIMIT))

@@ -30,11 +30,6 @@ _TIMEOUT_DIGITS = 8
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
-def frame(message: bytes) -> bytes:
-    """A message on the wire, uncompressed."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
-
-
 def too_large(size: int, limit: int) -> TooLarge:
     """The error for a message of `size` bytes, if at most `limit` are allowed."""
     return TooLarge(f"the message has {size} bytes, at most {limit} are allowed", metadata={"limit_bytes": str(limit)})

@@ -34,7 +34,7 @@ _NOT_FOR_CHILDREN = ("LD_PRELOAD", "PYTHONHOME", "PYTHONPATH")
 async def application(scope: Event, receive: Receive, send: Send) -> None:
     """The interpreter's whole life; ASGI's lifespan protocol."""
     if scope["type"] != "lifespan":  # no route leads here
-        raise NotImplementedError(f"calls come over the crossing; got {scope['type']}")
+        raise RuntimeError(f"calls come over the crossing; got {scope['type']}")
     await receive()
     async with AsyncExitStack() as stack:
         try:
