@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelyard.core.errors import MalformedContent
+from modelyard.core.errors import MalformedContent, Unavailable
 from modelyard.inference.execution.sessions import GraphSession, RuntimeOptions
 from modelyard.inference.loading.trial_messages import TrialFacts, TrialTask
 from modelyard.inference.loading.trials import Trials
@@ -95,7 +95,8 @@ async def test_nothing_is_left_when_the_trials_are_closed(trials: Trials, tmp_pa
     await attempt(trials, tmp_path, graphs.scale(2))
     group = (await trials._running())._process.pid
     await trials.close()
-    await asyncio.gather(endless, return_exceptions=True)
+    with pytest.raises(Unavailable, match="the pod is stopping"):
+        await endless
     await eventually(partial(is_gone, group))
 
 

@@ -20,7 +20,7 @@ _VARINT_BITS = 70
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # wire types
 _MODEL_GRAPH, _MODEL_FUNCTIONS, _FUNCTION_NAME = 7, 25, 1
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_SPARSE = 1, 5, 11, 15
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SPARSE = 1, 5, 11, 12, 15
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OP_TYPE, _NODE_ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _SPARSE_TENSORS = (1, 2)
@@ -48,6 +48,7 @@ class GraphFile:
     """Of the main graph, in its order, which is one in which they can be computed."""
     inputs: list[str] = field(default_factory=list)
     """As declared, those with an initializer included."""
+    outputs: list[str] = field(default_factory=list)
     initializers: set[str] = field(default_factory=set)
     """Names of the main graph's constants."""
     external_files: set[str] = field(default_factory=set)
@@ -60,9 +61,13 @@ class GraphFile:
     def check(self, allowed: str) -> None:
         """Raises MalformedContent for a graph that the registry would not have taken.
 
-        That is one that points to any file but `allowed` (empty: none), which the runtime would open, and one that
-        defines functions: a dozen that each call the one before twice unfold to thousands of nodes, thirty to billions.
+        That is one that points to any file but `allowed` (empty: none), which the runtime would open; one that defines
+        functions: a dozen that each call the one before twice unfold to thousands of nodes, thirty to billions; and one
+        whose outputs a caller could not ask for.
         """
+        if not self.outputs or len(set(self.outputs)) < len(self.outputs):
+            names = ", ".join(shorten(name) for name in self.outputs[:3])
+            raise MalformedContent(f"the graph has the outputs [{names}]; expected one or more of different names")
         if self.functions:
             raise MalformedContent(
                 f"the model defines the function {shorten(self.functions[0])!r}; inline functions before publishing"
@@ -99,20 +104,30 @@ def _read_graph(graph: memoryview, found: GraphFile, depth: int) -> None:
         raise MalformedContent(f"the graph nests subgraphs deeper than {_MAX_DEPTH}")
     for number, value in _messages(graph):
         if number == _GRAPH_NODE:
-            found.node_count += 1
-            if found.node_count > _MAX_NODES:
-                raise MalformedContent(f"the graph has more than {_MAX_NODES} nodes")
-            node = _read_node(value, found, depth)
-            if depth == 1:
-                found.nodes.append(node)
+            _take_node(_read_node(value, found, depth), found, depth)
         elif number == _GRAPH_INITIALIZER:
-            name = _read_tensor(value, found)
-            if depth == 1:
-                found.initializers.add(name)
+            _take_initializer(_read_tensor(value, found), found, depth)
         elif number == _GRAPH_SPARSE:
             _read_sparse(value, found)
         elif number == _GRAPH_INPUT and depth == 1:
             found.inputs.append(_text(value, _VALUE_NAME))
+        elif number == _GRAPH_OUTPUT and depth == 1:
+            found.outputs.append(_text(value, _VALUE_NAME))
+
+
+def _take_node(node: GraphNode, found: GraphFile, depth: int) -> None:
+    found.node_count += 1
+    if found.node_count > _MAX_NODES:
+        raise MalformedContent(f"the graph has more than {_MAX_NODES} nodes")
+    if depth == 1:
+        found.nodes.append(node)
+
+
+def _take_initializer(name: str, found: GraphFile, depth: int) -> None:
+    if depth == 1 and name in found.initializers:  # the runtime would take the last one
+        raise MalformedContent(f"two constants of the graph have the name {shorten(name)!r}")
+    if depth == 1:
+        found.initializers.add(name)
 
 
 def _read_node(node: memoryview, found: GraphFile, depth: int) -> GraphNode:

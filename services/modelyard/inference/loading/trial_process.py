@@ -2,8 +2,8 @@
 
 Started once, it imports what a load needs and then forks for every trial: a trial costs milliseconds, not the half
 second that the imports take. A trial has bounded memory and time, may write no file, and is the first to go when the
-machine runs out of memory. Tasks come on standard input, answers leave by standard output, where nothing else may print.
-The end of the input is the end of the process, and with it of its trials.
+machine runs out of memory. Tasks come on standard input, answers leave by standard output, where nothing else may be
+printed. The end of the input is the end of the process, and with it of its trials.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 def main() -> None:
     """Answers until the input ends."""
     answers = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library, or a log, prints must not stand among the answers
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries and logs print must not stand among the answers
     woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler is needed for the wakeup
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the terminal is the pod's business

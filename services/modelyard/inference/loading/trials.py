@@ -37,6 +37,7 @@ class Trials:
         self._process: _TrialProcess | None = None
         self._numbers = count(1)
         self._starting = asyncio.Lock()
+        self._closed = False
 
     async def run(self, task: TrialTask) -> TrialFacts:
         """What the trial found.
@@ -56,17 +57,24 @@ class Trials:
             async with asyncio.timeout(task.time_s + _PATIENCE_S):
                 return await process.ask(next(self._numbers), task)
         except TimeoutError:
-            await self.close()
+            await self._end()
             raise Unavailable("the version could not be tried: the trial process does not answer") from None
 
     async def close(self) -> None:
-        """Ends the process and with it every trial; the next trial starts another one."""
+        """Ends the process and with it every trial, for good."""
+        self._closed = True
+        await self._end()
+
+    async def _end(self) -> None:
+        """Ends the process; the next trial starts another one."""
         process, self._process = self._process, None
         if process is not None:
             await asyncio.to_thread(process.stop)
 
     async def _running(self) -> _TrialProcess:
         async with self._starting:
+            if self._closed:
+                raise Unavailable("the version could not be tried: the pod is stopping")
             if self._process is None or self._process.ended:
                 loop = asyncio.get_running_loop()
                 self._process = await asyncio.to_thread(_TrialProcess, loop)

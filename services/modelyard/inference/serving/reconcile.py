@@ -220,9 +220,7 @@ class Reconciler:
         self._pass()
         self._changed.set()
 
-    def _note_failure(
-        self, entry: ModelEntry, wanted: WantedVersion, error: Exception, took_s: float = 0.0
-    ) -> None:
+    def _note_failure(self, entry: ModelEntry, wanted: WantedVersion, error: Exception, took_s: float = 0.0) -> None:
         backoff = self._backoffs.setdefault(
             (entry.name, wanted.number), Backoff(self._retry_first_s, self._retry_limit_s)
         )
