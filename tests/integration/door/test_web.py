@@ -62,13 +62,14 @@ def test_an_unknown_method_is_told_as_a_grpc_status_too(connection: http.client.
 
 
 def test_the_callers_deadline_ends_a_call_at_the_door(connection: http.client.HTTPConnection) -> None:
-    """HTTP/1.1 has no deadline of its own: what answers here is the door. Unless the service, which hears of the deadline
-    too and ends the call at the same moment, was quicker: so it is asked again."""
+    """HTTP/1.1 has no deadline of its own: what answers here is the door.
+
+    Unless the service, which hears of the deadline too and ends the call at the same moment, was quicker: it is asked again.
+    """
 
     def by_the_door() -> bool:
         response = post(connection, GET_MODEL, b"", grpc_timeout="200m", x_behave="hang")
         response.read()
-        assert response.headers["grpc-status"] == "4"
         return response.headers["grpc-message"] == "the time for the call was over before the service answered"
 
     eventually_sync(by_the_door)
