@@ -64,7 +64,8 @@ def test_an_unknown_method_is_told_as_a_grpc_status_too(connection: http.client.
 def test_the_callers_deadline_ends_a_call_at_the_door(connection: http.client.HTTPConnection) -> None:
     """HTTP/1.1 has no deadline of its own: what answers here is the door.
 
-    Unless the service, which hears of the deadline too and ends the call at the same moment, was quicker: it is asked again.
+    Unless the service, which hears of the deadline too and ends the call at the same moment, was quicker: then it is
+    asked again.
     """
 
     def by_the_door() -> bool:
