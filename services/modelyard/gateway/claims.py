@@ -64,9 +64,12 @@ class Claims:
 
     async def _freed(self, job_id: str) -> bool:
         try:
-            return await self._leases.take_back(job_id, ring=False) is State.QUEUED
+            state = await self._leases.take_back(job_id, ring=False)
+            if state is None:  # nothing to take back, or the reaper came first
+                state = (await self._ledger.get(job_id)).state
         except NotFound:
             return False  # a doorbell of a database that was put back to an earlier day
+        return state is State.QUEUED
 
     async def _take(self, job_id: str, worker: str) -> Claim | None:
         async with self._ledger.database.write() as connection:

@@ -54,6 +54,19 @@ async def test_a_lease_that_ran_out_goes_to_the_next_worker(desk: JobDesk) -> No
         await desk.reports.report(job.id, 1, 3, [])
 
 
+async def test_a_claim_that_comes_beside_the_reaper_gets_the_job(desk: JobDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = await desk.claimed()
+    await desk.expire_lease(job)
+    take_back = desk.leases.take_back
+
+    async def after_the_reaper(job_id: str, *, ring: bool) -> State | None:
+        assert await take_back(job_id, ring=True) is State.QUEUED
+        return await take_back(job_id, ring=ring)
+
+    monkeypatch.setattr(desk.leases, "take_back", after_the_reaper)
+    assert (await desk.claim(job, "host/2")).job.attempt == 2
+
+
 async def test_in_the_grace_after_a_start_no_lease_is_taken_over(desk: JobDesk) -> None:
     job = await desk.claimed()
     await desk.expire_lease(job)
