@@ -54,7 +54,9 @@ async def test_a_lease_that_ran_out_goes_to_the_next_worker(desk: JobDesk) -> No
         await desk.reports.report(job.id, 1, 3, [])
 
 
-async def test_a_claim_that_comes_beside_the_reaper_gets_the_job(desk: JobDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_that_comes_beside_the_reaper_gets_the_job(
+    desk: JobDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = await desk.claimed()
     await desk.expire_lease(job)
     take_back = desk.leases.take_back
