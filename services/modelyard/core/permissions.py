@@ -29,6 +29,11 @@ class Permission(StrEnum):
     DATASETS_WRITE = "datasets.write"
     ARTIFACTS_READ = "artifacts.read"
     ARTIFACTS_WRITE = "artifacts.write"
+    ARTIFACTS_DELETE = "artifacts.delete"
+    TENANTS_READ = "tenants.read"
+    """To see the shares and bounds of all tenants."""
+    TENANTS_WRITE = "tenants.write"
+    """To change the shares and bounds of tenants."""
     TENANTS_ALL = "tenants.all"
     """To act in every tenant."""
 
@@ -61,7 +66,7 @@ ROLE_PERMISSIONS: dict[str, frozenset[Permission]] = {
     }),
     "service": frozenset({
         Permission.MODELS_READ, Permission.MODELS_WRITE, Permission.MODELS_WATCH, Permission.DATASETS_READ,
-        Permission.ARTIFACTS_READ, Permission.TENANTS_ALL,
+        Permission.ARTIFACTS_READ, Permission.ARTIFACTS_DELETE, Permission.TENANTS_ALL,
     }),
 }  # fmt: skip
 """Role names as they stand in a token: `Role` of the API, in lower case without prefix."""
@@ -83,16 +88,28 @@ METHOD_TABLE: dict[str, Permission | Access] = {
         "ListTrainingJobs": Permission.JOBS_READ,
         "CancelTrainingJob": Permission.JOBS_CANCEL,
         "WatchTrainingJob": Permission.JOBS_READ,
+        "PauseTrainingJob": Permission.JOBS_CANCEL,
+        "ResumeTrainingJob": Permission.JOBS_CANCEL,
+        "PreemptTrainingJob": Permission.JOBS_CANCEL,
+        "ExplainTrainingJob": Permission.JOBS_READ,
+        "ListTrainingAttempts": Permission.JOBS_READ,
+        "ListTrainingProgress": Permission.JOBS_READ,
+        "ListQueues": Permission.JOBS_READ,
+        "ListWorkers": Permission.JOBS_READ,
     }),
     **_service("modelyard.v1.WorkerService", {
         "ClaimTrainingJob": Permission.JOBS_WORK,
         "ReportTrainingJob": Permission.JOBS_WORK,
         "FinishTrainingJob": Permission.JOBS_WORK,
+        "ReportWorker": Permission.JOBS_WORK,
     }),
     **_service("modelyard.v1.AccessService", {
         "CreateToken": Permission.TOKENS_CREATE,
         "GetCaller": Access.ANY_TOKEN,
         "ListTokens": Permission.TOKENS_READ,
+        "GetTenant": Permission.JOBS_READ,
+        "ListTenants": Permission.TENANTS_READ,
+        "UpdateTenant": Permission.TENANTS_WRITE,
     }),
     **_service("modelyard.v1.ModelService", {
         "CreateModel": Permission.MODELS_WRITE,
@@ -126,6 +143,7 @@ METHOD_TABLE: dict[str, Permission | Access] = {
         "WriteUpload": Permission.ARTIFACTS_WRITE,
         "GetBlob": Permission.ARTIFACTS_READ,
         "ReadBlob": Permission.ARTIFACTS_READ,
+        "DeleteBlob": Permission.ARTIFACTS_DELETE,
     }),
     **_service("inference.GRPCInferenceService", {
         "ServerLive": Access.PUBLIC,

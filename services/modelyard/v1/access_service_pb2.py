@@ -23,30 +23,41 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelyard/v1/access_service.proto\x12\x0cmodelyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x01\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12!\n\x05roles\x18\x04 \x03(\x0e\x32\x12.modelyard.v1.Role\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06secret\x18\x07 \x01(\t\"e\n\x12\x43reateTokenRequest\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.modelyard.v1.Token\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x12\n\x10GetCallerRequest\"\x92\x01\n\x06\x43\x61ller\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12!\n\x05roles\x18\x03 \x03(\x0e\x32\x12.modelyard.v1.Role\x12\x13\n\x0bpermissions\x18\x04 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListTokensResponse\x12#\n\x06tokens\x18\x01 \x03(\x0b\x32\x13.modelyard.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x88\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\x0f\n\x0bROLE_VIEWER\x10\x03\x12\x12\n\x0eROLE_PREDICTOR\x10\x04\x12\x0f\n\x0bROLE_WORKER\x10\x05\x12\x10\n\x0cROLE_SERVICE\x10\x06\x32\xe9\x01\n\rAccessService\x12\x44\n\x0b\x43reateToken\x12 .modelyard.v1.CreateTokenRequest\x1a\x13.modelyard.v1.Token\x12\x41\n\tGetCaller\x12\x1e.modelyard.v1.GetCallerRequest\x1a\x14.modelyard.v1.Caller\x12O\n\nListTokens\x12\x1f.modelyard.v1.ListTokensRequest\x1a .modelyard.v1.ListTokensResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelyard/v1/access_service.proto\x12\x0cmodelyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x01\n\x05Token\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12!\n\x05roles\x18\x04 \x03(\x0e\x32\x12.modelyard.v1.Role\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06secret\x18\x07 \x01(\t\"e\n\x12\x43reateTokenRequest\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.modelyard.v1.Token\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x12\n\x10GetCallerRequest\"\x92\x01\n\x06\x43\x61ller\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12!\n\x05roles\x18\x03 \x03(\x0e\x32\x12.modelyard.v1.Role\x12\x13\n\x0bpermissions\x18\x04 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x11ListTokensRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListTokensResponse\x12#\n\x06tokens\x18\x01 \x03(\x0b\x32\x13.modelyard.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x94\x01\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x18\n\x10max_running_jobs\x18\x03 \x01(\x05\x12\x18\n\x10max_waiting_jobs\x18\x04 \x01(\x05\x12\x14\n\x0crunning_jobs\x18\x05 \x01(\x05\x12\x14\n\x0cwaiting_jobs\x18\x06 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\" \n\x10GetTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x13ListTenantsResponse\x12%\n\x07tenants\x18\x01 \x03(\x0b\x32\x14.modelyard.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x13UpdateTenantRequest\x12$\n\x06tenant\x18\x01 \x01(\x0b\x32\x14.modelyard.v1.Tenant\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask*\x88\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\x0f\n\x0bROLE_VIEWER\x10\x03\x12\x12\n\x0eROLE_PREDICTOR\x10\x04\x12\x0f\n\x0bROLE_WORKER\x10\x05\x12\x10\n\x0cROLE_SERVICE\x10\x06\x32\xc9\x03\n\rAccessService\x12\x44\n\x0b\x43reateToken\x12 .modelyard.v1.CreateTokenRequest\x1a\x13.modelyard.v1.Token\x12\x41\n\tGetCaller\x12\x1e.modelyard.v1.GetCallerRequest\x1a\x14.modelyard.v1.Caller\x12O\n\nListTokens\x12\x1f.modelyard.v1.ListTokensRequest\x1a .modelyard.v1.ListTokensResponse\x12\x41\n\tGetTenant\x12\x1e.modelyard.v1.GetTenantRequest\x1a\x14.modelyard.v1.Tenant\x12R\n\x0bListTenants\x12 .modelyard.v1.ListTenantsRequest\x1a!.modelyard.v1.ListTenantsResponse\x12G\n\x0cUpdateTenant\x12!.modelyard.v1.UpdateTenantRequest\x1a\x14.modelyard.v1.Tenantb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.v1.access_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=739
-  _globals['_ROLE']._serialized_end=875
-  _globals['_TOKEN']._serialized_start=117
-  _globals['_TOKEN']._serialized_end=320
-  _globals['_CREATETOKENREQUEST']._serialized_start=322
-  _globals['_CREATETOKENREQUEST']._serialized_end=423
-  _globals['_GETCALLERREQUEST']._serialized_start=425
-  _globals['_GETCALLERREQUEST']._serialized_end=443
-  _globals['_CALLER']._serialized_start=446
-  _globals['_CALLER']._serialized_end=592
-  _globals['_LISTTOKENSREQUEST']._serialized_start=594
-  _globals['_LISTTOKENSREQUEST']._serialized_end=652
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=654
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=736
-  _globals['_ACCESSSERVICE']._serialized_start=878
-  _globals['_ACCESSSERVICE']._serialized_end=1111
+  _globals['_ROLE']._serialized_start=1216
+  _globals['_ROLE']._serialized_end=1352
+  _globals['_TOKEN']._serialized_start=151
+  _globals['_TOKEN']._serialized_end=354
+  _globals['_CREATETOKENREQUEST']._serialized_start=356
+  _globals['_CREATETOKENREQUEST']._serialized_end=457
+  _globals['_GETCALLERREQUEST']._serialized_start=459
+  _globals['_GETCALLERREQUEST']._serialized_end=477
+  _globals['_CALLER']._serialized_start=480
+  _globals['_CALLER']._serialized_end=626
+  _globals['_LISTTOKENSREQUEST']._serialized_start=628
+  _globals['_LISTTOKENSREQUEST']._serialized_end=686
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=688
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=770
+  _globals['_TENANT']._serialized_start=773
+  _globals['_TENANT']._serialized_end=921
+  _globals['_GETTENANTREQUEST']._serialized_start=923
+  _globals['_GETTENANTREQUEST']._serialized_end=955
+  _globals['_LISTTENANTSREQUEST']._serialized_start=957
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1016
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1018
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1103
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1105
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1213
+  _globals['_ACCESSSERVICE']._serialized_start=1355
+  _globals['_ACCESSSERVICE']._serialized_end=1812
 # @@protoc_insertion_point(module_scope)

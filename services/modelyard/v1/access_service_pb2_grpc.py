@@ -50,6 +50,21 @@ class AccessServiceStub:
                 request_serializer=modelyard_dot_v1_dot_access__service__pb2.ListTokensRequest.SerializeToString,
                 response_deserializer=modelyard_dot_v1_dot_access__service__pb2.ListTokensResponse.FromString,
                 _registered_method=True)
+        self.GetTenant = channel.unary_unary(
+                '/modelyard.v1.AccessService/GetTenant',
+                request_serializer=modelyard_dot_v1_dot_access__service__pb2.GetTenantRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_access__service__pb2.Tenant.FromString,
+                _registered_method=True)
+        self.ListTenants = channel.unary_unary(
+                '/modelyard.v1.AccessService/ListTenants',
+                request_serializer=modelyard_dot_v1_dot_access__service__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_access__service__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+        self.UpdateTenant = channel.unary_unary(
+                '/modelyard.v1.AccessService/UpdateTenant',
+                request_serializer=modelyard_dot_v1_dot_access__service__pb2.UpdateTenantRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_access__service__pb2.Tenant.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer:
@@ -78,6 +93,27 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTenant(self, request, context):
+        """A tenant's share of the workers and its bounds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTenants(self, request, context):
+        """The tenants that have jobs or settings of their own, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenant(self, request, context):
+        """Changes a tenant's share and bounds; for administrators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +131,21 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.ListTokens,
                     request_deserializer=modelyard_dot_v1_dot_access__service__pb2.ListTokensRequest.FromString,
                     response_serializer=modelyard_dot_v1_dot_access__service__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'GetTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenant,
+                    request_deserializer=modelyard_dot_v1_dot_access__service__pb2.GetTenantRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_access__service__pb2.Tenant.SerializeToString,
+            ),
+            'ListTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenants,
+                    request_deserializer=modelyard_dot_v1_dot_access__service__pb2.ListTenantsRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_access__service__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'UpdateTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenant,
+                    request_deserializer=modelyard_dot_v1_dot_access__service__pb2.UpdateTenantRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_access__service__pb2.Tenant.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +230,87 @@ class AccessService:
             '/modelyard.v1.AccessService/ListTokens',
             modelyard_dot_v1_dot_access__service__pb2.ListTokensRequest.SerializeToString,
             modelyard_dot_v1_dot_access__service__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.AccessService/GetTenant',
+            modelyard_dot_v1_dot_access__service__pb2.GetTenantRequest.SerializeToString,
+            modelyard_dot_v1_dot_access__service__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.AccessService/ListTenants',
+            modelyard_dot_v1_dot_access__service__pb2.ListTenantsRequest.SerializeToString,
+            modelyard_dot_v1_dot_access__service__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.AccessService/UpdateTenant',
+            modelyard_dot_v1_dot_access__service__pb2.UpdateTenantRequest.SerializeToString,
+            modelyard_dot_v1_dot_access__service__pb2.Tenant.FromString,
             options,
             channel_credentials,
             insecure,

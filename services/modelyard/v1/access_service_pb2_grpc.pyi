@@ -41,6 +41,12 @@ class AccessServiceStub:
     """Who the caller's own token says it is. Every valid token may ask."""
     ListTokens: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListTokensRequest, _access_service_pb2.ListTokensResponse]
     """Tokens that were issued, newest first, without their secrets."""
+    GetTenant: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.GetTenantRequest, _access_service_pb2.Tenant]
+    """A tenant's share of the workers and its bounds."""
+    ListTenants: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListTenantsRequest, _access_service_pb2.ListTenantsResponse]
+    """The tenants that have jobs or settings of their own, by name."""
+    UpdateTenant: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.UpdateTenantRequest, _access_service_pb2.Tenant]
+    """Changes a tenant's share and bounds; for administrators."""
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
@@ -55,6 +61,12 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """Who the caller's own token says it is. Every valid token may ask."""
     ListTokens: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListTokensRequest, _access_service_pb2.ListTokensResponse]  # type: ignore[assignment]
     """Tokens that were issued, newest first, without their secrets."""
+    GetTenant: _aio.UnaryUnaryMultiCallable[_access_service_pb2.GetTenantRequest, _access_service_pb2.Tenant]  # type: ignore[assignment]
+    """A tenant's share of the workers and its bounds."""
+    ListTenants: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListTenantsRequest, _access_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
+    """The tenants that have jobs or settings of their own, by name."""
+    UpdateTenant: _aio.UnaryUnaryMultiCallable[_access_service_pb2.UpdateTenantRequest, _access_service_pb2.Tenant]  # type: ignore[assignment]
+    """Changes a tenant's share and bounds; for administrators."""
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues tokens. Served by the gateway, the only holder of the signing key."""
@@ -84,5 +96,29 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.ListTokensResponse, _abc.Awaitable[_access_service_pb2.ListTokensResponse]]:
         """Tokens that were issued, newest first, without their secrets."""
+
+    @_abc_1.abstractmethod
+    def GetTenant(
+        self,
+        request: _access_service_pb2.GetTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.Tenant, _abc.Awaitable[_access_service_pb2.Tenant]]:
+        """A tenant's share of the workers and its bounds."""
+
+    @_abc_1.abstractmethod
+    def ListTenants(
+        self,
+        request: _access_service_pb2.ListTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.ListTenantsResponse, _abc.Awaitable[_access_service_pb2.ListTenantsResponse]]:
+        """The tenants that have jobs or settings of their own, by name."""
+
+    @_abc_1.abstractmethod
+    def UpdateTenant(
+        self,
+        request: _access_service_pb2.UpdateTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.Tenant, _abc.Awaitable[_access_service_pb2.Tenant]]:
+        """Changes a tenant's share and bounds; for administrators."""
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -63,6 +63,11 @@ class ArtifactServiceStub:
                 request_serializer=modelyard_dot_v1_dot_artifact__service__pb2.ReadBlobRequest.SerializeToString,
                 response_deserializer=modelyard_dot_v1_dot_artifact__service__pb2.ReadBlobResponse.FromString,
                 _registered_method=True)
+        self.DeleteBlob = channel.unary_unary(
+                '/modelyard.v1.ArtifactService/DeleteBlob',
+                request_serializer=modelyard_dot_v1_dot_artifact__service__pb2.DeleteBlobRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_artifact__service__pb2.DeleteBlobResponse.FromString,
+                _registered_method=True)
 
 
 class ArtifactServiceServicer:
@@ -109,6 +114,14 @@ class ArtifactServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteBlob(self, request, context):
+        """Removes a blob that nothing refers to; FAILED_PRECONDITION if a version or a dataset does. Removing one that is not there
+        answers OK. Internal: the gateway removes the checkpoints of jobs that have ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ArtifactServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -136,6 +149,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.ReadBlob,
                     request_deserializer=modelyard_dot_v1_dot_artifact__service__pb2.ReadBlobRequest.FromString,
                     response_serializer=modelyard_dot_v1_dot_artifact__service__pb2.ReadBlobResponse.SerializeToString,
+            ),
+            'DeleteBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBlob,
+                    request_deserializer=modelyard_dot_v1_dot_artifact__service__pb2.DeleteBlobRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_artifact__service__pb2.DeleteBlobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,6 +295,33 @@ class ArtifactService:
             '/modelyard.v1.ArtifactService/ReadBlob',
             modelyard_dot_v1_dot_artifact__service__pb2.ReadBlobRequest.SerializeToString,
             modelyard_dot_v1_dot_artifact__service__pb2.ReadBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.ArtifactService/DeleteBlob',
+            modelyard_dot_v1_dot_artifact__service__pb2.DeleteBlobRequest.SerializeToString,
+            modelyard_dot_v1_dot_artifact__service__pb2.DeleteBlobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class ArtifactServiceStub:
     """Size of a blob, NOT_FOUND if there is none."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.ReadBlobRequest, _artifact_service_pb2.ReadBlobResponse]
     """The bytes of a blob from any offset, in chunks of at most 1 MiB."""
+    DeleteBlob: _grpc.UnaryUnaryMultiCallable[_artifact_service_pb2.DeleteBlobRequest, _artifact_service_pb2.DeleteBlobResponse]
+    """Removes a blob that nothing refers to; FAILED_PRECONDITION if a version or a dataset does. Removing one that is not there
+    answers OK. Internal: the gateway removes the checkpoints of jobs that have ended.
+    """
 
 @_typing.type_check_only
 class ArtifactServiceAsyncStub(ArtifactServiceStub):
@@ -75,6 +79,10 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """Size of a blob, NOT_FOUND if there is none."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.ReadBlobRequest, _artifact_service_pb2.ReadBlobResponse]  # type: ignore[assignment]
     """The bytes of a blob from any offset, in chunks of at most 1 MiB."""
+    DeleteBlob: _aio.UnaryUnaryMultiCallable[_artifact_service_pb2.DeleteBlobRequest, _artifact_service_pb2.DeleteBlobResponse]  # type: ignore[assignment]
+    """Removes a blob that nothing refers to; FAILED_PRECONDITION if a version or a dataset does. Removing one that is not there
+    answers OK. Internal: the gateway removes the checkpoints of jobs that have ended.
+    """
 
 class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps blobs by the SHA-256 of their content. Served by the registry.
@@ -126,5 +134,15 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_artifact_service_pb2.ReadBlobResponse], _abc.AsyncIterator[_artifact_service_pb2.ReadBlobResponse]]:
         """The bytes of a blob from any offset, in chunks of at most 1 MiB."""
+
+    @_abc_1.abstractmethod
+    def DeleteBlob(
+        self,
+        request: _artifact_service_pb2.DeleteBlobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_service_pb2.DeleteBlobResponse, _abc.Awaitable[_artifact_service_pb2.DeleteBlobResponse]]:
+        """Removes a blob that nothing refers to; FAILED_PRECONDITION if a version or a dataset does. Removing one that is not there
+        answers OK. Internal: the gateway removes the checkpoints of jobs that have ended.
+        """
 
 def add_ArtifactServiceServicer_to_server(servicer: ArtifactServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

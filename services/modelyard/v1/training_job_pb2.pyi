@@ -58,6 +58,10 @@ class TrainingJob(_message.Message):
         """Cancelled; nothing was published."""
         STATE_FAILED: TrainingJob._State.ValueType  # 11
         """Failed; `failure_reason` says why. Nothing was published."""
+        STATE_PAUSING: TrainingJob._State.ValueType  # 12
+        """Somebody asked to pause; the worker saves a checkpoint and stops."""
+        STATE_PAUSED: TrainingJob._State.ValueType  # 13
+        """Stopped until ResumeTrainingJob; no worker is held."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a job is. SUCCEEDED, CANCELLED and FAILED are terminal."""
@@ -86,6 +90,10 @@ class TrainingJob(_message.Message):
     """Cancelled; nothing was published."""
     STATE_FAILED: TrainingJob.State.ValueType  # 11
     """Failed; `failure_reason` says why. Nothing was published."""
+    STATE_PAUSING: TrainingJob.State.ValueType  # 12
+    """Somebody asked to pause; the worker saves a checkpoint and stops."""
+    STATE_PAUSED: TrainingJob.State.ValueType  # 13
+    """Stopped until ResumeTrainingJob; no worker is held."""
 
     class _FailureReason:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -188,6 +196,12 @@ class TrainingJob(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SCHEDULING_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    INFRASTRUCTURE_RETRIES_FIELD_NUMBER: _builtins.int
+    PREEMPTIONS_FIELD_NUMBER: _builtins.int
+    USER_RETRIES_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`trainingJobs/{training_job}`, assigned by the gateway. Output only."""
     display_name: _builtins.str
@@ -216,6 +230,14 @@ class TrainingJob(_message.Message):
     """Subject of the token that submitted the job. Output only."""
     etag: _builtins.str
     """Changes with every change of the job. Output only."""
+    infrastructure_retries: _builtins.int
+    """Attempts that ended by a fault of the platform: a lost worker, a full disk. Output only."""
+    preemptions: _builtins.int
+    """Attempts that ended because the place was wanted for something else: a preemption, a worker that was stopped, a pause.
+    Output only.
+    """
+    user_retries: _builtins.int
+    """Attempts that ended by the job's own fault and were tried again, see `Scheduling.max_retries`. Output only."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels for filtering, at most 64."""
@@ -248,6 +270,18 @@ class TrainingJob(_message.Message):
     def finish_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached a terminal state. Output only."""
 
+    @_builtins.property
+    def scheduling(self) -> Global___Scheduling:
+        """Where, when and for how long the job may wait and run. It does not change what is learned. Immutable."""
+
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint:
+        """The newest checkpoint that the artifact store has; the next attempt goes on from it. Output only."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """A queued job that was tried before is not given to a worker before this. Output only."""
+
     def __init__(
         self,
         *,
@@ -273,14 +307,217 @@ class TrainingJob(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        scheduling: Global___Scheduling | None = ...,
+        checkpoint: Global___Checkpoint | None = ...,
+        infrastructure_retries: _builtins.int = ...,
+        preemptions: _builtins.int = ...,
+        user_retries: _builtins.int = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "evaluation", b"evaluation", "finish_time", b"finish_time", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "evaluation", b"evaluation", "finish_time", b"finish_time", "progress", b"progress", "retry_time", b"retry_time", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "creator", b"creator", "dataset_digest", b"dataset_digest", "display_name", b"display_name", "etag", b"etag", "evaluation", b"evaluation", "failure_message", b"failure_message", "failure_reason", b"failure_reason", "finish_time", b"finish_time", "labels", b"labels", "model_version", b"model_version", "name", b"name", "parameter_count", b"parameter_count", "progress", b"progress", "spec", b"spec", "spec_digest", b"spec_digest", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "update_time", b"update_time", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "create_time", b"create_time", "creator", b"creator", "dataset_digest", b"dataset_digest", "display_name", b"display_name", "etag", b"etag", "evaluation", b"evaluation", "failure_message", b"failure_message", "failure_reason", b"failure_reason", "finish_time", b"finish_time", "infrastructure_retries", b"infrastructure_retries", "labels", b"labels", "model_version", b"model_version", "name", b"name", "parameter_count", b"parameter_count", "preemptions", b"preemptions", "progress", b"progress", "retry_time", b"retry_time", "scheduling", b"scheduling", "spec", b"spec", "spec_digest", b"spec_digest", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "update_time", b"update_time", "user_retries", b"user_retries", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingJob: _TypeAlias = TrainingJob  # noqa: Y015
+
+@_typing.final
+class Scheduling(_message.Message):
+    """Where, when and for how long a job may wait and run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_TIME_FIELD_NUMBER: _builtins.int
+    MAX_RUN_TIME_FIELD_NUMBER: _builtins.int
+    MAX_RETRIES_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue: the class of workers that may take the job, such as `cpu` or `gpu`. Default: the cluster's first queue."""
+    priority: _builtins.int
+    """Among the waiting jobs of one tenant those of higher priority go first, -100 to 100. Default: 0. It gives no advantage
+    over other tenants.
+    """
+    max_retries: _builtins.int
+    """How often a failure that is the job's own (USER_CODE, DATA, OUT_OF_MEMORY, DIVERGED) is tried again, 0 to 10. Default: 0.
+    Lost workers and preemptions do not count.
+    """
+    @_builtins.property
+    def max_queue_time(self) -> _duration_pb2.Duration:
+        """A job that has waited so long in one go fails with QUEUE_EXPIRED, 1 second to 366 days. Default: it waits for ever."""
+
+    @_builtins.property
+    def max_run_time(self) -> _duration_pb2.Duration:
+        """A job whose attempts have held workers for so long in sum is stopped and fails with DEADLINE, 1 second to 366 days.
+        Default: no limit.
+        """
+
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        max_queue_time: _duration_pb2.Duration | None = ...,
+        max_run_time: _duration_pb2.Duration | None = ...,
+        max_retries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_queue_time", b"max_queue_time", "max_run_time", b"max_run_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_queue_time", b"max_queue_time", "max_retries", b"max_retries", "max_run_time", b"max_run_time", "priority", b"priority", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scheduling: _TypeAlias = Scheduling  # noqa: Y015
+
+@_typing.final
+class Checkpoint(_message.Message):
+    """A state of the training that was saved: network, optimiser, place in the data, random numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """The attempt that saved it. Output only."""
+    epoch: _builtins.int
+    """Epochs done."""
+    step: _builtins.int
+    """Optimiser steps done, over all epochs."""
+    digest: _builtins.str
+    """SHA-256 of the file, hexadecimal; the blob is in the artifact store until the job has ended."""
+    size_bytes: _builtins.int
+    """Its size in bytes."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway recorded it. Output only."""
+
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        step: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "digest", b"digest", "epoch", b"epoch", "size_bytes", b"size_bytes", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
+
+@_typing.final
+class TrainingAttempt(_message.Message):
+    """One try at a job, from the claim to its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _EndCause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _EndCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TrainingAttempt._EndCause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        END_CAUSE_UNSPECIFIED: TrainingAttempt._EndCause.ValueType  # 0
+        """It runs."""
+        END_CAUSE_SUCCEEDED: TrainingAttempt._EndCause.ValueType  # 1
+        """The result is published."""
+        END_CAUSE_FAILED: TrainingAttempt._EndCause.ValueType  # 2
+        """By the job's own fault: its code, its data, its numbers."""
+        END_CAUSE_CANCELLED: TrainingAttempt._EndCause.ValueType  # 3
+        """Somebody cancelled the job."""
+        END_CAUSE_PAUSED: TrainingAttempt._EndCause.ValueType  # 4
+        """Somebody paused the job."""
+        END_CAUSE_PREEMPTED: TrainingAttempt._EndCause.ValueType  # 5
+        """Somebody wanted the place for another job."""
+        END_CAUSE_WORKER_STOPPED: TrainingAttempt._EndCause.ValueType  # 6
+        """The worker was being stopped and gave the job back."""
+        END_CAUSE_WORKER_LOST: TrainingAttempt._EndCause.ValueType  # 7
+        """The worker stopped reporting."""
+        END_CAUSE_WORKER_FAULT: TrainingAttempt._EndCause.ValueType  # 8
+        """The worker could not go on by a fault of its own, for example a full disk."""
+        END_CAUSE_DEADLINE: TrainingAttempt._EndCause.ValueType  # 9
+        """The job's time to run was over."""
+
+    class EndCause(_EndCause, metaclass=_EndCauseEnumTypeWrapper):
+        """Why an attempt ended."""
+
+    END_CAUSE_UNSPECIFIED: TrainingAttempt.EndCause.ValueType  # 0
+    """It runs."""
+    END_CAUSE_SUCCEEDED: TrainingAttempt.EndCause.ValueType  # 1
+    """The result is published."""
+    END_CAUSE_FAILED: TrainingAttempt.EndCause.ValueType  # 2
+    """By the job's own fault: its code, its data, its numbers."""
+    END_CAUSE_CANCELLED: TrainingAttempt.EndCause.ValueType  # 3
+    """Somebody cancelled the job."""
+    END_CAUSE_PAUSED: TrainingAttempt.EndCause.ValueType  # 4
+    """Somebody paused the job."""
+    END_CAUSE_PREEMPTED: TrainingAttempt.EndCause.ValueType  # 5
+    """Somebody wanted the place for another job."""
+    END_CAUSE_WORKER_STOPPED: TrainingAttempt.EndCause.ValueType  # 6
+    """The worker was being stopped and gave the job back."""
+    END_CAUSE_WORKER_LOST: TrainingAttempt.EndCause.ValueType  # 7
+    """The worker stopped reporting."""
+    END_CAUSE_WORKER_FAULT: TrainingAttempt.EndCause.ValueType  # 8
+    """The worker could not go on by a fault of its own, for example a full disk."""
+    END_CAUSE_DEADLINE: TrainingAttempt.EndCause.ValueType  # 9
+    """The job's time to run was over."""
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    END_CAUSE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    RESUMED_STEP_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """The attempt's number, from 1: the fencing token."""
+    worker: _builtins.str
+    """The worker that claimed it."""
+    node: _builtins.str
+    """The machine of that worker."""
+    end_cause: Global___TrainingAttempt.EndCause.ValueType
+    """Why it ended; unspecified while it runs."""
+    message: _builtins.str
+    """In words, why."""
+    resumed_step: _builtins.int
+    """Optimiser steps that were done when it began: those of the checkpoint that it went on from; 0 from the beginning."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was claimed."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; not set while it runs."""
+
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        worker: _builtins.str = ...,
+        node: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        end_cause: Global___TrainingAttempt.EndCause.ValueType = ...,
+        message: _builtins.str = ...,
+        resumed_step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_cause", b"end_cause", "end_time", b"end_time", "message", b"message", "node", b"node", "resumed_step", b"resumed_step", "start_time", b"start_time", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingAttempt: _TypeAlias = TrainingAttempt  # noqa: Y015
 
 @_typing.final
 class TrainingProgress(_message.Message):
@@ -475,6 +712,66 @@ class TrainingJobEvent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
+    class AttemptStart(_message.Message):
+        """A worker began an attempt."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        WORKER_FIELD_NUMBER: _builtins.int
+        CHECKPOINT_FIELD_NUMBER: _builtins.int
+        worker: _builtins.str
+        """The worker."""
+        @_builtins.property
+        def checkpoint(self) -> Global___Checkpoint:
+            """The checkpoint that it goes on from; not set from the beginning."""
+
+        def __init__(
+            self,
+            *,
+            worker: _builtins.str = ...,
+            checkpoint: Global___Checkpoint | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "worker", b"worker"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AttemptEnd(_message.Message):
+        """An attempt is over."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CAUSE_FIELD_NUMBER: _builtins.int
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        RETRIED_FIELD_NUMBER: _builtins.int
+        RETRY_TIME_FIELD_NUMBER: _builtins.int
+        cause: Global___TrainingAttempt.EndCause.ValueType
+        """Why."""
+        message: _builtins.str
+        """In words, why."""
+        retried: _builtins.bool
+        """Whether the job is tried again."""
+        @_builtins.property
+        def retry_time(self) -> _timestamp_pb2.Timestamp:
+            """If it is tried again: not before this time."""
+
+        def __init__(
+            self,
+            *,
+            cause: Global___TrainingAttempt.EndCause.ValueType = ...,
+            message: _builtins.str = ...,
+            retried: _builtins.bool = ...,
+            retry_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "message", b"message", "retried", b"retried", "retry_time", b"retry_time"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class StateChange(_message.Message):
         """The job entered another state."""
 
@@ -537,6 +834,9 @@ class TrainingJobEvent(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     LOG_LINE_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    ATTEMPT_START_FIELD_NUMBER: _builtins.int
+    ATTEMPT_END_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position in the job's history."""
     attempt: _builtins.int
@@ -561,6 +861,18 @@ class TrainingJobEvent(_message.Message):
     def evaluation(self) -> Global___Evaluation:
         """The result was scored."""
 
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint:
+        """A checkpoint is safe in the artifact store."""
+
+    @_builtins.property
+    def attempt_start(self) -> Global___TrainingJobEvent.AttemptStart:
+        """A worker began an attempt."""
+
+    @_builtins.property
+    def attempt_end(self) -> Global___TrainingJobEvent.AttemptEnd:
+        """The attempt is over."""
+
     def __init__(
         self,
         *,
@@ -571,12 +883,15 @@ class TrainingJobEvent(_message.Message):
         progress: Global___TrainingProgress | None = ...,
         log_line: Global___TrainingJobEvent.LogLine | None = ...,
         evaluation: Global___Evaluation | None = ...,
+        checkpoint: Global___Checkpoint | None = ...,
+        attempt_start: Global___TrainingJobEvent.AttemptStart | None = ...,
+        attempt_end: Global___TrainingJobEvent.AttemptEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "log_line", b"log_line", "payload", b"payload", "progress", b"progress", "state_change", b"state_change", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_end", b"attempt_end", "attempt_start", b"attempt_start", "checkpoint", b"checkpoint", "evaluation", b"evaluation", "log_line", b"log_line", "payload", b"payload", "progress", b"progress", "state_change", b"state_change", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "evaluation", b"evaluation", "log_line", b"log_line", "payload", b"payload", "progress", b"progress", "sequence", b"sequence", "state_change", b"state_change", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_end", b"attempt_end", "attempt_start", b"attempt_start", "checkpoint", b"checkpoint", "evaluation", b"evaluation", "log_line", b"log_line", "payload", b"payload", "progress", b"progress", "sequence", b"sequence", "state_change", b"state_change", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_change", "progress", "log_line", "evaluation"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_change", "progress", "log_line", "evaluation", "checkpoint", "attempt_start", "attempt_end"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 

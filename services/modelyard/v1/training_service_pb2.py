@@ -22,28 +22,68 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.v1 import training_job_pb2 as modelyard_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/v1/training_service.proto\x12\x0cmodelyard.v1\x1a\x1fmodelyard/v1/training_job.proto\"v\n\x18\x43reateTrainingJobRequest\x12/\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x19.modelyard.v1.TrainingJob\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"%\n\x15GetTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x80\x01\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12/\n\x06states\x18\x03 \x03(\x0e\x32\x1f.modelyard.v1.TrainingJob.State\x12\r\n\x05model\x18\x04 \x01(\t\"e\n\x18ListTrainingJobsResponse\x12\x30\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x19.modelyard.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x18\x43\x61ncelTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"U\n\x17WatchTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x14\n\x0chistory_only\x18\x03 \x01(\x08\x32\xd3\x03\n\x0fTrainingService\x12V\n\x11\x43reateTrainingJob\x12&.modelyard.v1.CreateTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJob\x12P\n\x0eGetTrainingJob\x12#.modelyard.v1.GetTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJob\x12\x61\n\x10ListTrainingJobs\x12%.modelyard.v1.ListTrainingJobsRequest\x1a&.modelyard.v1.ListTrainingJobsResponse\x12V\n\x11\x43\x61ncelTrainingJob\x12&.modelyard.v1.CancelTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJob\x12[\n\x10WatchTrainingJob\x12%.modelyard.v1.WatchTrainingJobRequest\x1a\x1e.modelyard.v1.TrainingJobEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/v1/training_service.proto\x12\x0cmodelyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fmodelyard/v1/training_job.proto\"v\n\x18\x43reateTrainingJobRequest\x12/\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x19.modelyard.v1.TrainingJob\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"%\n\x15GetTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x80\x01\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12/\n\x06states\x18\x03 \x03(\x0e\x32\x1f.modelyard.v1.TrainingJob.State\x12\r\n\x05model\x18\x04 \x01(\t\"e\n\x18ListTrainingJobsResponse\x12\x30\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x19.modelyard.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x18\x43\x61ncelTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"U\n\x17WatchTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x14\n\x0chistory_only\x18\x03 \x01(\x08\";\n\x17PauseTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"<\n\x18ResumeTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"=\n\x19PreemptTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\")\n\x19\x45xplainTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xe8\x04\n\x16TrainingJobExplanation\x12/\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x19.modelyard.v1.TrainingJob\x12@\n\x07reasons\x18\x02 \x03(\x0b\x32/.modelyard.v1.TrainingJobExplanation.WaitReason\x12\x12\n\njobs_ahead\x18\x03 \x01(\x05\x12\x19\n\x11tenant_jobs_ahead\x18\x04 \x01(\x05\x12\x38\n\x14\x65stimated_start_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06waited\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\xc6\x02\n\nWaitReason\x12\x42\n\x04kind\x18\x01 \x01(\x0e\x32\x34.modelyard.v1.TrainingJobExplanation.WaitReason.Kind\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xe2\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_JOBS_AHEAD\x10\x01\x12\x15\n\x11KIND_WORKERS_BUSY\x10\x02\x12\x12\n\x0eKIND_NO_WORKER\x10\x03\x12\x15\n\x11KIND_TENANT_LIMIT\x10\x04\x12\x14\n\x10KIND_QUEUE_LIMIT\x10\x05\x12\x14\n\x10KIND_RETRY_LATER\x10\x06\x12\x17\n\x13KIND_NODES_EXCLUDED\x10\x07\x12\x0f\n\x0bKIND_PAUSED\x10\x08\x12\x17\n\x13KIND_ABOUT_TO_START\x10\t\"T\n\x1bListTrainingAttemptsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"q\n\x1cListTrainingAttemptsResponse\x12\x38\n\x11training_attempts\x18\x01 \x03(\x0b\x32\x1d.modelyard.v1.TrainingAttempt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"A\n\x1bListTrainingProgressRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\nmax_points\x18\x02 \x01(\x05\"\xd6\x01\n\x1cListTrainingProgressResponse\x12@\n\x06points\x18\x01 \x03(\x0b\x32\x30.modelyard.v1.ListTrainingProgressResponse.Point\x1at\n\x05Point\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x30\n\x08progress\x18\x03 \x01(\x0b\x32\x1e.modelyard.v1.TrainingProgress\"\x13\n\x11ListQueuesRequest\"9\n\x12ListQueuesResponse\x12#\n\x06queues\x18\x01 \x03(\x0b\x32\x13.modelyard.v1.Queue\"s\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\x0f\n\x07running\x18\x03 \x01(\x05\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\x14\n\x0cidle_workers\x18\x05 \x01(\x05\x12\x13\n\x0bmax_running\x18\x06 \x01(\x05\"\x14\n\x12ListWorkersRequest\"<\n\x13ListWorkersResponse\x12%\n\x07workers\x18\x01 \x03(\x0b\x32\x14.modelyard.v1.Worker\"\xf2\x02\n\x06Worker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06queues\x18\x03 \x03(\t\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.modelyard.v1.Worker.State\x12\x14\n\x0ctraining_job\x18\x05 \x01(\t\x12\x10\n\x08hardware\x18\x06 \x01(\t\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0breport_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x65xcluded_until\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_IDLE\x10\x01\x12\x0e\n\nSTATE_BUSY\x10\x02\x12\x12\n\x0eSTATE_STOPPING\x10\x03\x32\xc3\t\n\x0fTrainingService\x12V\n\x11\x43reateTrainingJob\x12&.modelyard.v1.CreateTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJob\x12P\n\x0eGetTrainingJob\x12#.modelyard.v1.GetTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJob\x12\x61\n\x10ListTrainingJobs\x12%.modelyard.v1.ListTrainingJobsRequest\x1a&.modelyard.v1.ListTrainingJobsResponse\x12V\n\x11\x43\x61ncelTrainingJob\x12&.modelyard.v1.CancelTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJob\x12[\n\x10WatchTrainingJob\x12%.modelyard.v1.WatchTrainingJobRequest\x1a\x1e.modelyard.v1.TrainingJobEvent0\x01\x12T\n\x10PauseTrainingJob\x12%.modelyard.v1.PauseTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJob\x12V\n\x11ResumeTrainingJob\x12&.modelyard.v1.ResumeTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJob\x12X\n\x12PreemptTrainingJob\x12\'.modelyard.v1.PreemptTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJob\x12\x63\n\x12\x45xplainTrainingJob\x12\'.modelyard.v1.ExplainTrainingJobRequest\x1a$.modelyard.v1.TrainingJobExplanation\x12m\n\x14ListTrainingAttempts\x12).modelyard.v1.ListTrainingAttemptsRequest\x1a*.modelyard.v1.ListTrainingAttemptsResponse\x12m\n\x14ListTrainingProgress\x12).modelyard.v1.ListTrainingProgressRequest\x1a*.modelyard.v1.ListTrainingProgressResponse\x12O\n\nListQueues\x12\x1f.modelyard.v1.ListQueuesRequest\x1a .modelyard.v1.ListQueuesResponse\x12R\n\x0bListWorkers\x12 .modelyard.v1.ListWorkersRequest\x1a!.modelyard.v1.ListWorkersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.v1.training_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=86
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=204
-  _globals['_GETTRAININGJOBREQUEST']._serialized_start=206
-  _globals['_GETTRAININGJOBREQUEST']._serialized_end=243
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=246
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=374
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=376
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=477
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=479
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=539
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=541
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=626
-  _globals['_TRAININGSERVICE']._serialized_start=629
-  _globals['_TRAININGSERVICE']._serialized_end=1096
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=151
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=269
+  _globals['_GETTRAININGJOBREQUEST']._serialized_start=271
+  _globals['_GETTRAININGJOBREQUEST']._serialized_end=308
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=311
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=439
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=441
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=542
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=544
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=604
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=606
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=691
+  _globals['_PAUSETRAININGJOBREQUEST']._serialized_start=693
+  _globals['_PAUSETRAININGJOBREQUEST']._serialized_end=752
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=754
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=814
+  _globals['_PREEMPTTRAININGJOBREQUEST']._serialized_start=816
+  _globals['_PREEMPTTRAININGJOBREQUEST']._serialized_end=877
+  _globals['_EXPLAINTRAININGJOBREQUEST']._serialized_start=879
+  _globals['_EXPLAINTRAININGJOBREQUEST']._serialized_end=920
+  _globals['_TRAININGJOBEXPLANATION']._serialized_start=923
+  _globals['_TRAININGJOBEXPLANATION']._serialized_end=1539
+  _globals['_TRAININGJOBEXPLANATION_WAITREASON']._serialized_start=1213
+  _globals['_TRAININGJOBEXPLANATION_WAITREASON']._serialized_end=1539
+  _globals['_TRAININGJOBEXPLANATION_WAITREASON_KIND']._serialized_start=1313
+  _globals['_TRAININGJOBEXPLANATION_WAITREASON_KIND']._serialized_end=1539
+  _globals['_LISTTRAININGATTEMPTSREQUEST']._serialized_start=1541
+  _globals['_LISTTRAININGATTEMPTSREQUEST']._serialized_end=1625
+  _globals['_LISTTRAININGATTEMPTSRESPONSE']._serialized_start=1627
+  _globals['_LISTTRAININGATTEMPTSRESPONSE']._serialized_end=1740
+  _globals['_LISTTRAININGPROGRESSREQUEST']._serialized_start=1742
+  _globals['_LISTTRAININGPROGRESSREQUEST']._serialized_end=1807
+  _globals['_LISTTRAININGPROGRESSRESPONSE']._serialized_start=1810
+  _globals['_LISTTRAININGPROGRESSRESPONSE']._serialized_end=2024
+  _globals['_LISTTRAININGPROGRESSRESPONSE_POINT']._serialized_start=1908
+  _globals['_LISTTRAININGPROGRESSRESPONSE_POINT']._serialized_end=2024
+  _globals['_LISTQUEUESREQUEST']._serialized_start=2026
+  _globals['_LISTQUEUESREQUEST']._serialized_end=2045
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=2047
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=2104
+  _globals['_QUEUE']._serialized_start=2106
+  _globals['_QUEUE']._serialized_end=2221
+  _globals['_LISTWORKERSREQUEST']._serialized_start=2223
+  _globals['_LISTWORKERSREQUEST']._serialized_end=2243
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=2245
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=2305
+  _globals['_WORKER']._serialized_start=2308
+  _globals['_WORKER']._serialized_end=2678
+  _globals['_WORKER_STATE']._serialized_start=2596
+  _globals['_WORKER_STATE']._serialized_end=2678
+  _globals['_TRAININGSERVICE']._serialized_start=2681
+  _globals['_TRAININGSERVICE']._serialized_end=3900
 # @@protoc_insertion_point(module_scope)

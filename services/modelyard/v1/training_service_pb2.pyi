@@ -5,8 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from modelyard.v1 import training_job_pb2 as _training_job_pb2
 import builtins as _builtins
 import sys
@@ -192,3 +195,583 @@ class WatchTrainingJobRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchTrainingJobRequest: _TypeAlias = WatchTrainingJobRequest  # noqa: Y015
+
+@_typing.final
+class PauseTrainingJobRequest(_message.Message):
+    """Asks to pause a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`trainingJobs/{training_job}`."""
+    request_id: _builtins.str
+    """Makes the call repeatable; see CreateTrainingJobRequest."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseTrainingJobRequest: _TypeAlias = PauseTrainingJobRequest  # noqa: Y015
+
+@_typing.final
+class ResumeTrainingJobRequest(_message.Message):
+    """Asks to go on with a paused job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`trainingJobs/{training_job}`."""
+    request_id: _builtins.str
+    """Makes the call repeatable; see CreateTrainingJobRequest."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeTrainingJobRequest: _TypeAlias = ResumeTrainingJobRequest  # noqa: Y015
+
+@_typing.final
+class PreemptTrainingJobRequest(_message.Message):
+    """Asks to take a job's worker away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`trainingJobs/{training_job}`."""
+    request_id: _builtins.str
+    """Makes the call repeatable; see CreateTrainingJobRequest."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreemptTrainingJobRequest: _TypeAlias = PreemptTrainingJobRequest  # noqa: Y015
+
+@_typing.final
+class ExplainTrainingJobRequest(_message.Message):
+    """Asks why a job is where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`trainingJobs/{training_job}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTrainingJobRequest: _TypeAlias = ExplainTrainingJobRequest  # noqa: Y015
+
+@_typing.final
+class TrainingJobExplanation(_message.Message):
+    """Why a job is where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class WaitReason(_message.Message):
+        """One thing that keeps a job from starting."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        class _Kind:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TrainingJobExplanation.WaitReason._Kind.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            KIND_UNSPECIFIED: TrainingJobExplanation.WaitReason._Kind.ValueType  # 0
+            """Never sent."""
+            KIND_JOBS_AHEAD: TrainingJobExplanation.WaitReason._Kind.ValueType  # 1
+            """Other jobs go first."""
+            KIND_WORKERS_BUSY: TrainingJobExplanation.WaitReason._Kind.ValueType  # 2
+            """All workers of the queue are busy."""
+            KIND_NO_WORKER: TrainingJobExplanation.WaitReason._Kind.ValueType  # 3
+            """No worker of the queue has reported lately."""
+            KIND_TENANT_LIMIT: TrainingJobExplanation.WaitReason._Kind.ValueType  # 4
+            """The tenant runs as many jobs as it may."""
+            KIND_QUEUE_LIMIT: TrainingJobExplanation.WaitReason._Kind.ValueType  # 5
+            """The queue runs as many jobs as it may."""
+            KIND_RETRY_LATER: TrainingJobExplanation.WaitReason._Kind.ValueType  # 6
+            """It failed and is tried again later, see `retry_time`."""
+            KIND_NODES_EXCLUDED: TrainingJobExplanation.WaitReason._Kind.ValueType  # 7
+            """The workers that are free are on nodes that keep failing."""
+            KIND_PAUSED: TrainingJobExplanation.WaitReason._Kind.ValueType  # 8
+            """It is paused."""
+            KIND_ABOUT_TO_START: TrainingJobExplanation.WaitReason._Kind.ValueType  # 9
+            """Nothing is in the way: a worker is about to hear of it."""
+
+        class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+            """What can keep a job from starting."""
+
+        KIND_UNSPECIFIED: TrainingJobExplanation.WaitReason.Kind.ValueType  # 0
+        """Never sent."""
+        KIND_JOBS_AHEAD: TrainingJobExplanation.WaitReason.Kind.ValueType  # 1
+        """Other jobs go first."""
+        KIND_WORKERS_BUSY: TrainingJobExplanation.WaitReason.Kind.ValueType  # 2
+        """All workers of the queue are busy."""
+        KIND_NO_WORKER: TrainingJobExplanation.WaitReason.Kind.ValueType  # 3
+        """No worker of the queue has reported lately."""
+        KIND_TENANT_LIMIT: TrainingJobExplanation.WaitReason.Kind.ValueType  # 4
+        """The tenant runs as many jobs as it may."""
+        KIND_QUEUE_LIMIT: TrainingJobExplanation.WaitReason.Kind.ValueType  # 5
+        """The queue runs as many jobs as it may."""
+        KIND_RETRY_LATER: TrainingJobExplanation.WaitReason.Kind.ValueType  # 6
+        """It failed and is tried again later, see `retry_time`."""
+        KIND_NODES_EXCLUDED: TrainingJobExplanation.WaitReason.Kind.ValueType  # 7
+        """The workers that are free are on nodes that keep failing."""
+        KIND_PAUSED: TrainingJobExplanation.WaitReason.Kind.ValueType  # 8
+        """It is paused."""
+        KIND_ABOUT_TO_START: TrainingJobExplanation.WaitReason.Kind.ValueType  # 9
+        """Nothing is in the way: a worker is about to hear of it."""
+
+        KIND_FIELD_NUMBER: _builtins.int
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        kind: Global___TrainingJobExplanation.WaitReason.Kind.ValueType
+        """Which."""
+        message: _builtins.str
+        """In words, with the figures."""
+        def __init__(
+            self,
+            *,
+            kind: Global___TrainingJobExplanation.WaitReason.Kind.ValueType = ...,
+            message: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TRAINING_JOB_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    JOBS_AHEAD_FIELD_NUMBER: _builtins.int
+    TENANT_JOBS_AHEAD_FIELD_NUMBER: _builtins.int
+    ESTIMATED_START_TIME_FIELD_NUMBER: _builtins.int
+    WAITED_FIELD_NUMBER: _builtins.int
+    jobs_ahead: _builtins.int
+    """Jobs in its queue that will be started before it, as things are now."""
+    tenant_jobs_ahead: _builtins.int
+    """How many of these are its own tenant's."""
+    @_builtins.property
+    def training_job(self) -> _training_job_pb2.TrainingJob:
+        """The job as it is now."""
+
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingJobExplanation.WaitReason]:
+        """What keeps it from starting now, the weightiest first. Empty if nothing does or the job does not wait."""
+
+    @_builtins.property
+    def estimated_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it will probably start, judged by the jobs that run and by how long jobs of this queue took lately. Not set if it
+        cannot be known: no worker, no experience, a pause.
+        """
+
+    @_builtins.property
+    def waited(self) -> _duration_pb2.Duration:
+        """How long it has waited, in this wait."""
+
+    def __init__(
+        self,
+        *,
+        training_job: _training_job_pb2.TrainingJob | None = ...,
+        reasons: _abc.Iterable[Global___TrainingJobExplanation.WaitReason] | None = ...,
+        jobs_ahead: _builtins.int = ...,
+        tenant_jobs_ahead: _builtins.int = ...,
+        estimated_start_time: _timestamp_pb2.Timestamp | None = ...,
+        waited: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_start_time", b"estimated_start_time", "training_job", b"training_job", "waited", b"waited"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_start_time", b"estimated_start_time", "jobs_ahead", b"jobs_ahead", "reasons", b"reasons", "tenant_jobs_ahead", b"tenant_jobs_ahead", "training_job", b"training_job", "waited", b"waited"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingJobExplanation: _TypeAlias = TrainingJobExplanation  # noqa: Y015
+
+@_typing.final
+class ListTrainingAttemptsRequest(_message.Message):
+    """Asks for a job's attempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """The job, `trainingJobs/{training_job}`."""
+    page_size: _builtins.int
+    """Attempts per page, at most 1,000. Default: 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrainingAttemptsRequest: _TypeAlias = ListTrainingAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class ListTrainingAttemptsResponse(_message.Message):
+    """A page of attempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as `page_token` for the next page; empty at the end."""
+    @_builtins.property
+    def training_attempts(self) -> _containers.RepeatedCompositeFieldContainer[_training_job_pb2.TrainingAttempt]:
+        """The attempts, newest first."""
+
+    def __init__(
+        self,
+        *,
+        training_attempts: _abc.Iterable[_training_job_pb2.TrainingAttempt] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "training_attempts", b"training_attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrainingAttemptsResponse: _TypeAlias = ListTrainingAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class ListTrainingProgressRequest(_message.Message):
+    """Asks for the course of a job's progress."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    MAX_POINTS_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """The job, `trainingJobs/{training_job}`."""
+    max_points: _builtins.int
+    """The most points to answer, 1 to 10,000. Default: 500."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        max_points: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_points", b"max_points", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrainingProgressRequest: _TypeAlias = ListTrainingProgressRequest  # noqa: Y015
+
+@_typing.final
+class ListTrainingProgressResponse(_message.Message):
+    """The course of a job's progress."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Point(_message.Message):
+        """Progress at one time."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TIME_FIELD_NUMBER: _builtins.int
+        ATTEMPT_FIELD_NUMBER: _builtins.int
+        PROGRESS_FIELD_NUMBER: _builtins.int
+        attempt: _builtins.int
+        """The attempt it belongs to."""
+        @_builtins.property
+        def time(self) -> _timestamp_pb2.Timestamp:
+            """When the gateway recorded it."""
+
+        @_builtins.property
+        def progress(self) -> _training_job_pb2.TrainingProgress:
+            """The progress."""
+
+        def __init__(
+            self,
+            *,
+            time: _timestamp_pb2.Timestamp | None = ...,
+            attempt: _builtins.int = ...,
+            progress: _training_job_pb2.TrainingProgress | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "time", b"time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "progress", b"progress", "time", b"time"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListTrainingProgressResponse.Point]:
+        """The points in the order in which they were recorded; the newest is always among them."""
+
+    def __init__(
+        self,
+        *,
+        points: _abc.Iterable[Global___ListTrainingProgressResponse.Point] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrainingProgressResponse: _TypeAlias = ListTrainingProgressResponse  # noqa: Y015
+
+@_typing.final
+class ListQueuesRequest(_message.Message):
+    """Asks for the queues."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQueuesRequest: _TypeAlias = ListQueuesRequest  # noqa: Y015
+
+@_typing.final
+class ListQueuesResponse(_message.Message):
+    """The queues."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Queue]:
+        """The queues in the order of the settings; the first one is the default."""
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___Queue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQueuesResponse: _TypeAlias = ListQueuesResponse  # noqa: Y015
+
+@_typing.final
+class Queue(_message.Message):
+    """A class of workers and the jobs that wait for them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    IDLE_WORKERS_FIELD_NUMBER: _builtins.int
+    MAX_RUNNING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`queues/{queue}`."""
+    waiting: _builtins.int
+    """Jobs that wait."""
+    running: _builtins.int
+    """Jobs that a worker holds."""
+    workers: _builtins.int
+    """Worker processes that reported lately."""
+    idle_workers: _builtins.int
+    """Those of them without a job."""
+    max_running: _builtins.int
+    """The most jobs that may run at once; 0: no limit but the workers."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        waiting: _builtins.int = ...,
+        running: _builtins.int = ...,
+        workers: _builtins.int = ...,
+        idle_workers: _builtins.int = ...,
+        max_running: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_workers", b"idle_workers", "max_running", b"max_running", "name", b"name", "running", b"running", "waiting", b"waiting", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class ListWorkersRequest(_message.Message):
+    """Asks for the workers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWorkersRequest: _TypeAlias = ListWorkersRequest  # noqa: Y015
+
+@_typing.final
+class ListWorkersResponse(_message.Message):
+    """The workers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]:
+        """The workers, by name."""
+
+    def __init__(
+        self,
+        *,
+        workers: _abc.Iterable[Global___Worker] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWorkersResponse: _TypeAlias = ListWorkersResponse  # noqa: Y015
+
+@_typing.final
+class Worker(_message.Message):
+    """A worker process: it runs one job at a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Worker._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Worker._State.ValueType  # 0
+        """Never sent."""
+        STATE_IDLE: Worker._State.ValueType  # 1
+        """Waits for a job."""
+        STATE_BUSY: Worker._State.ValueType  # 2
+        """Has a job."""
+        STATE_STOPPING: Worker._State.ValueType  # 3
+        """Is being stopped and takes no more jobs."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """What a worker does."""
+
+    STATE_UNSPECIFIED: Worker.State.ValueType  # 0
+    """Never sent."""
+    STATE_IDLE: Worker.State.ValueType  # 1
+    """Waits for a job."""
+    STATE_BUSY: Worker.State.ValueType  # 2
+    """Has a job."""
+    STATE_STOPPING: Worker.State.ValueType  # 3
+    """Is being stopped and takes no more jobs."""
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TRAINING_JOB_FIELD_NUMBER: _builtins.int
+    HARDWARE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    REPORT_TIME_FIELD_NUMBER: _builtins.int
+    EXCLUDED_UNTIL_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """Its name, for example `host/1234`."""
+    node: _builtins.str
+    """The machine that it is on."""
+    state: Global___Worker.State.ValueType
+    """What it does."""
+    training_job: _builtins.str
+    """The job that it has, `trainingJobs/{training_job}`; empty if it has none or one of another tenant."""
+    hardware: _builtins.str
+    """What it computes on, for example `cpu` or `NVIDIA H100 80GB HBM3`."""
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The queues that it serves."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it started."""
+
+    @_builtins.property
+    def report_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last reported."""
+
+    @_builtins.property
+    def excluded_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when its node gets no jobs since it kept failing; not set if it gets them."""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        node: _builtins.str = ...,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
+        state: Global___Worker.State.ValueType = ...,
+        training_job: _builtins.str = ...,
+        hardware: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        report_time: _timestamp_pb2.Timestamp | None = ...,
+        excluded_until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["excluded_until", b"excluded_until", "report_time", b"report_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded_until", b"excluded_until", "hardware", b"hardware", "node", b"node", "queues", b"queues", "report_time", b"report_time", "start_time", b"start_time", "state", b"state", "training_job", b"training_job", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Worker: _TypeAlias = Worker  # noqa: Y015

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class TrainingServiceStub:
-    """Submits training jobs and follows them. Served by the gateway.
+    """Submits training jobs and follows them; shows queues and workers. Served by the gateway.
     """
 
     def __init__(self, channel):
@@ -61,10 +61,50 @@ class TrainingServiceStub:
                 request_serializer=modelyard_dot_v1_dot_training__service__pb2.WatchTrainingJobRequest.SerializeToString,
                 response_deserializer=modelyard_dot_v1_dot_training__job__pb2.TrainingJobEvent.FromString,
                 _registered_method=True)
+        self.PauseTrainingJob = channel.unary_unary(
+                '/modelyard.v1.TrainingService/PauseTrainingJob',
+                request_serializer=modelyard_dot_v1_dot_training__service__pb2.PauseTrainingJobRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+                _registered_method=True)
+        self.ResumeTrainingJob = channel.unary_unary(
+                '/modelyard.v1.TrainingService/ResumeTrainingJob',
+                request_serializer=modelyard_dot_v1_dot_training__service__pb2.ResumeTrainingJobRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+                _registered_method=True)
+        self.PreemptTrainingJob = channel.unary_unary(
+                '/modelyard.v1.TrainingService/PreemptTrainingJob',
+                request_serializer=modelyard_dot_v1_dot_training__service__pb2.PreemptTrainingJobRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+                _registered_method=True)
+        self.ExplainTrainingJob = channel.unary_unary(
+                '/modelyard.v1.TrainingService/ExplainTrainingJob',
+                request_serializer=modelyard_dot_v1_dot_training__service__pb2.ExplainTrainingJobRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_training__service__pb2.TrainingJobExplanation.FromString,
+                _registered_method=True)
+        self.ListTrainingAttempts = channel.unary_unary(
+                '/modelyard.v1.TrainingService/ListTrainingAttempts',
+                request_serializer=modelyard_dot_v1_dot_training__service__pb2.ListTrainingAttemptsRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_training__service__pb2.ListTrainingAttemptsResponse.FromString,
+                _registered_method=True)
+        self.ListTrainingProgress = channel.unary_unary(
+                '/modelyard.v1.TrainingService/ListTrainingProgress',
+                request_serializer=modelyard_dot_v1_dot_training__service__pb2.ListTrainingProgressRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_training__service__pb2.ListTrainingProgressResponse.FromString,
+                _registered_method=True)
+        self.ListQueues = channel.unary_unary(
+                '/modelyard.v1.TrainingService/ListQueues',
+                request_serializer=modelyard_dot_v1_dot_training__service__pb2.ListQueuesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_training__service__pb2.ListQueuesResponse.FromString,
+                _registered_method=True)
+        self.ListWorkers = channel.unary_unary(
+                '/modelyard.v1.TrainingService/ListWorkers',
+                request_serializer=modelyard_dot_v1_dot_training__service__pb2.ListWorkersRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_training__service__pb2.ListWorkersResponse.FromString,
+                _registered_method=True)
 
 
 class TrainingServiceServicer:
-    """Submits training jobs and follows them. Served by the gateway.
+    """Submits training jobs and follows them; shows queues and workers. Served by the gateway.
     """
 
     def CreateTrainingJob(self, request, context):
@@ -105,6 +145,67 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseTrainingJob(self, request, context):
+        """Stops a job so that it can go on later: a queued one is PAUSED at once, a running one saves a checkpoint first and is
+        PAUSING until its worker has stopped. Pausing a job that is paused or being paused answers the job; one that has ended, is
+        being cancelled or published, FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTrainingJob(self, request, context):
+        """Puts a paused job back into its queue; it goes on from its newest checkpoint. Resuming a job that is not paused answers
+        the job if it is queued or running, else FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreemptTrainingJob(self, request, context):
+        """Takes a job's worker away: the trainer saves a checkpoint and stops, the job goes back into its queue, behind what waits
+        there, and continues later. Only for a job that a worker holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainTrainingJob(self, request, context):
+        """Why a job is where it is: what it waits for, what is ahead of it, when it will probably start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTrainingAttempts(self, request, context):
+        """The job's attempts, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTrainingProgress(self, request, context):
+        """The job's progress over its whole life, thinned evenly to the number of points that is asked for. Costs by what is
+        answered, not by what was recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQueues(self, request, context):
+        """The queues: how many jobs wait and run in each, and how many workers serve it. All tenants are counted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWorkers(self, request, context):
+        """The workers that reported lately, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -133,6 +234,46 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     request_deserializer=modelyard_dot_v1_dot_training__service__pb2.WatchTrainingJobRequest.FromString,
                     response_serializer=modelyard_dot_v1_dot_training__job__pb2.TrainingJobEvent.SerializeToString,
             ),
+            'PauseTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTrainingJob,
+                    request_deserializer=modelyard_dot_v1_dot_training__service__pb2.PauseTrainingJobRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
+            ),
+            'ResumeTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTrainingJob,
+                    request_deserializer=modelyard_dot_v1_dot_training__service__pb2.ResumeTrainingJobRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
+            ),
+            'PreemptTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreemptTrainingJob,
+                    request_deserializer=modelyard_dot_v1_dot_training__service__pb2.PreemptTrainingJobRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
+            ),
+            'ExplainTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainTrainingJob,
+                    request_deserializer=modelyard_dot_v1_dot_training__service__pb2.ExplainTrainingJobRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_training__service__pb2.TrainingJobExplanation.SerializeToString,
+            ),
+            'ListTrainingAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTrainingAttempts,
+                    request_deserializer=modelyard_dot_v1_dot_training__service__pb2.ListTrainingAttemptsRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_training__service__pb2.ListTrainingAttemptsResponse.SerializeToString,
+            ),
+            'ListTrainingProgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTrainingProgress,
+                    request_deserializer=modelyard_dot_v1_dot_training__service__pb2.ListTrainingProgressRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_training__service__pb2.ListTrainingProgressResponse.SerializeToString,
+            ),
+            'ListQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQueues,
+                    request_deserializer=modelyard_dot_v1_dot_training__service__pb2.ListQueuesRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_training__service__pb2.ListQueuesResponse.SerializeToString,
+            ),
+            'ListWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkers,
+                    request_deserializer=modelyard_dot_v1_dot_training__service__pb2.ListWorkersRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_training__service__pb2.ListWorkersResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'modelyard.v1.TrainingService', rpc_method_handlers)
@@ -142,7 +283,7 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainingService:
-    """Submits training jobs and follows them. Served by the gateway.
+    """Submits training jobs and follows them; shows queues and workers. Served by the gateway.
     """
 
     @staticmethod
@@ -270,6 +411,222 @@ class TrainingService:
             '/modelyard.v1.TrainingService/WatchTrainingJob',
             modelyard_dot_v1_dot_training__service__pb2.WatchTrainingJobRequest.SerializeToString,
             modelyard_dot_v1_dot_training__job__pb2.TrainingJobEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.TrainingService/PauseTrainingJob',
+            modelyard_dot_v1_dot_training__service__pb2.PauseTrainingJobRequest.SerializeToString,
+            modelyard_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.TrainingService/ResumeTrainingJob',
+            modelyard_dot_v1_dot_training__service__pb2.ResumeTrainingJobRequest.SerializeToString,
+            modelyard_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreemptTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.TrainingService/PreemptTrainingJob',
+            modelyard_dot_v1_dot_training__service__pb2.PreemptTrainingJobRequest.SerializeToString,
+            modelyard_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.TrainingService/ExplainTrainingJob',
+            modelyard_dot_v1_dot_training__service__pb2.ExplainTrainingJobRequest.SerializeToString,
+            modelyard_dot_v1_dot_training__service__pb2.TrainingJobExplanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTrainingAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.TrainingService/ListTrainingAttempts',
+            modelyard_dot_v1_dot_training__service__pb2.ListTrainingAttemptsRequest.SerializeToString,
+            modelyard_dot_v1_dot_training__service__pb2.ListTrainingAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTrainingProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.TrainingService/ListTrainingProgress',
+            modelyard_dot_v1_dot_training__service__pb2.ListTrainingProgressRequest.SerializeToString,
+            modelyard_dot_v1_dot_training__service__pb2.ListTrainingProgressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.TrainingService/ListQueues',
+            modelyard_dot_v1_dot_training__service__pb2.ListQueuesRequest.SerializeToString,
+            modelyard_dot_v1_dot_training__service__pb2.ListQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.TrainingService/ListWorkers',
+            modelyard_dot_v1_dot_training__service__pb2.ListWorkersRequest.SerializeToString,
+            modelyard_dot_v1_dot_training__service__pb2.ListWorkersResponse.FromString,
             options,
             channel_credentials,
             insecure,

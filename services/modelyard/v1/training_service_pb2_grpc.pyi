@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TrainingServiceStub:
-    """Submits training jobs and follows them. Served by the gateway."""
+    """Submits training jobs and follows them; shows queues and workers. Served by the gateway."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -50,10 +50,35 @@ class TrainingServiceStub:
     """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event, or
     with `history_only` after the newest event that is recorded when the call arrives.
     """
+    PauseTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseTrainingJobRequest, _training_job_pb2.TrainingJob]
+    """Stops a job so that it can go on later: a queued one is PAUSED at once, a running one saves a checkpoint first and is
+    PAUSING until its worker has stopped. Pausing a job that is paused or being paused answers the job; one that has ended, is
+    being cancelled or published, FAILED_PRECONDITION.
+    """
+    ResumeTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingJobRequest, _training_job_pb2.TrainingJob]
+    """Puts a paused job back into its queue; it goes on from its newest checkpoint. Resuming a job that is not paused answers
+    the job if it is queued or running, else FAILED_PRECONDITION.
+    """
+    PreemptTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PreemptTrainingJobRequest, _training_job_pb2.TrainingJob]
+    """Takes a job's worker away: the trainer saves a checkpoint and stops, the job goes back into its queue, behind what waits
+    there, and continues later. Only for a job that a worker holds.
+    """
+    ExplainTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ExplainTrainingJobRequest, _training_service_pb2.TrainingJobExplanation]
+    """Why a job is where it is: what it waits for, what is ahead of it, when it will probably start."""
+    ListTrainingAttempts: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingAttemptsRequest, _training_service_pb2.ListTrainingAttemptsResponse]
+    """The job's attempts, newest first."""
+    ListTrainingProgress: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingProgressRequest, _training_service_pb2.ListTrainingProgressResponse]
+    """The job's progress over its whole life, thinned evenly to the number of points that is asked for. Costs by what is
+    answered, not by what was recorded.
+    """
+    ListQueues: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListQueuesRequest, _training_service_pb2.ListQueuesResponse]
+    """The queues: how many jobs wait and run in each, and how many workers serve it. All tenants are counted."""
+    ListWorkers: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListWorkersRequest, _training_service_pb2.ListWorkersResponse]
+    """The workers that reported lately, by name."""
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
-    """Submits training jobs and follows them. Served by the gateway."""
+    """Submits training jobs and follows them; shows queues and workers. Served by the gateway."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CreateTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
@@ -72,9 +97,34 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event, or
     with `history_only` after the newest event that is recorded when the call arrives.
     """
+    PauseTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
+    """Stops a job so that it can go on later: a queued one is PAUSED at once, a running one saves a checkpoint first and is
+    PAUSING until its worker has stopped. Pausing a job that is paused or being paused answers the job; one that has ended, is
+    being cancelled or published, FAILED_PRECONDITION.
+    """
+    ResumeTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
+    """Puts a paused job back into its queue; it goes on from its newest checkpoint. Resuming a job that is not paused answers
+    the job if it is queued or running, else FAILED_PRECONDITION.
+    """
+    PreemptTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PreemptTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
+    """Takes a job's worker away: the trainer saves a checkpoint and stops, the job goes back into its queue, behind what waits
+    there, and continues later. Only for a job that a worker holds.
+    """
+    ExplainTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ExplainTrainingJobRequest, _training_service_pb2.TrainingJobExplanation]  # type: ignore[assignment]
+    """Why a job is where it is: what it waits for, what is ahead of it, when it will probably start."""
+    ListTrainingAttempts: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingAttemptsRequest, _training_service_pb2.ListTrainingAttemptsResponse]  # type: ignore[assignment]
+    """The job's attempts, newest first."""
+    ListTrainingProgress: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingProgressRequest, _training_service_pb2.ListTrainingProgressResponse]  # type: ignore[assignment]
+    """The job's progress over its whole life, thinned evenly to the number of points that is asked for. Costs by what is
+    answered, not by what was recorded.
+    """
+    ListQueues: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListQueuesRequest, _training_service_pb2.ListQueuesResponse]  # type: ignore[assignment]
+    """The queues: how many jobs wait and run in each, and how many workers serve it. All tenants are counted."""
+    ListWorkers: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListWorkersRequest, _training_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    """The workers that reported lately, by name."""
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Submits training jobs and follows them. Served by the gateway."""
+    """Submits training jobs and follows them; shows queues and workers. Served by the gateway."""
 
     @_abc_1.abstractmethod
     def CreateTrainingJob(
@@ -121,5 +171,78 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         """The job's history from any sequence number, then what happens next, without a gap. Ends after the terminal event, or
         with `history_only` after the newest event that is recorded when the call arrives.
         """
+
+    @_abc_1.abstractmethod
+    def PauseTrainingJob(
+        self,
+        request: _training_service_pb2.PauseTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
+        """Stops a job so that it can go on later: a queued one is PAUSED at once, a running one saves a checkpoint first and is
+        PAUSING until its worker has stopped. Pausing a job that is paused or being paused answers the job; one that has ended, is
+        being cancelled or published, FAILED_PRECONDITION.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeTrainingJob(
+        self,
+        request: _training_service_pb2.ResumeTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
+        """Puts a paused job back into its queue; it goes on from its newest checkpoint. Resuming a job that is not paused answers
+        the job if it is queued or running, else FAILED_PRECONDITION.
+        """
+
+    @_abc_1.abstractmethod
+    def PreemptTrainingJob(
+        self,
+        request: _training_service_pb2.PreemptTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
+        """Takes a job's worker away: the trainer saves a checkpoint and stops, the job goes back into its queue, behind what waits
+        there, and continues later. Only for a job that a worker holds.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainTrainingJob(
+        self,
+        request: _training_service_pb2.ExplainTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.TrainingJobExplanation, _abc.Awaitable[_training_service_pb2.TrainingJobExplanation]]:
+        """Why a job is where it is: what it waits for, what is ahead of it, when it will probably start."""
+
+    @_abc_1.abstractmethod
+    def ListTrainingAttempts(
+        self,
+        request: _training_service_pb2.ListTrainingAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListTrainingAttemptsResponse, _abc.Awaitable[_training_service_pb2.ListTrainingAttemptsResponse]]:
+        """The job's attempts, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListTrainingProgress(
+        self,
+        request: _training_service_pb2.ListTrainingProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListTrainingProgressResponse, _abc.Awaitable[_training_service_pb2.ListTrainingProgressResponse]]:
+        """The job's progress over its whole life, thinned evenly to the number of points that is asked for. Costs by what is
+        answered, not by what was recorded.
+        """
+
+    @_abc_1.abstractmethod
+    def ListQueues(
+        self,
+        request: _training_service_pb2.ListQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListQueuesResponse, _abc.Awaitable[_training_service_pb2.ListQueuesResponse]]:
+        """The queues: how many jobs wait and run in each, and how many workers serve it. All tenants are counted."""
+
+    @_abc_1.abstractmethod
+    def ListWorkers(
+        self,
+        request: _training_service_pb2.ListWorkersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListWorkersResponse, _abc.Awaitable[_training_service_pb2.ListWorkersResponse]]:
+        """The workers that reported lately, by name."""
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from modelyard.v1 import dataset_pb2 as modelyard_dot_v1_dot_dataset__pb2
 from modelyard.v1 import training_job_pb2 as modelyard_dot_v1_dot_training__job__pb2
+from modelyard.v1 import training_service_pb2 as modelyard_dot_v1_dot_training__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelyard/v1/worker_service.proto\x12\x0cmodelyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amodelyard/v1/dataset.proto\x1a\x1fmodelyard/v1/training_job.proto\"7\n\x17\x43laimTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\"\xeb\x01\n\x18\x43laimTrainingJobResponse\x12\x0f\n\x07\x63laimed\x18\x01 \x01(\x08\x12/\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x19.modelyard.v1.TrainingJob\x12&\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x15.modelyard.v1.Dataset\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0freport_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"~\n\x18ReportTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x14\n\x0c\x66irst_update\x18\x03 \x01(\x03\x12-\n\x07updates\x18\x04 \x03(\x0b\x32\x1c.modelyard.v1.TrainingUpdate\"\xc5\x01\n\x0eTrainingUpdate\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32\x1f.modelyard.v1.TrainingJob.StateH\x00\x12\x32\n\x08progress\x18\x02 \x01(\x0b\x32\x1e.modelyard.v1.TrainingProgressH\x00\x12\x12\n\x08log_line\x18\x03 \x01(\tH\x00\x12.\n\nevaluation\x18\x04 \x01(\x0b\x32\x18.modelyard.v1.EvaluationH\x00\x42\t\n\x07payload\"\x84\x02\n\x19ReportTrainingJobResponse\x12\x44\n\tdirective\x18\x01 \x01(\x0e\x32\x31.modelyard.v1.ReportTrainingJobResponse.Directive\x12\x31\n\x0elease_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10updates_received\x18\x03 \x01(\x03\"T\n\tDirective\x12\x19\n\x15\x44IRECTIVE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IRECTIVE_CONTINUE\x10\x01\x12\x14\n\x10\x44IRECTIVE_CANCEL\x10\x02\"\xdf\x01\n\x18\x46inishTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x32\n\tsucceeded\x18\x03 \x01(\x0b\x32\x1d.modelyard.v1.TrainedArtifactH\x00\x12/\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x1d.modelyard.v1.TrainingFailureH\x00\x12\x34\n\tcancelled\x18\x05 \x01(\x0b\x32\x1f.modelyard.v1.TrainingCancelledH\x00\x42\t\n\x07outcome\"\x95\x02\n\x0fTrainedArtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12,\n\nevaluation\x18\x03 \x01(\x0b\x32\x18.modelyard.v1.Evaluation\x12*\n\x06parity\x18\x04 \x01(\x0b\x32\x1a.modelyard.v1.ParityReport\x12L\n\x10library_versions\x18\x05 \x03(\x0b\x32\x32.modelyard.v1.TrainedArtifact.LibraryVersionsEntry\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x0fTrainingFailure\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\'.modelyard.v1.TrainingJob.FailureReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x13\n\x11TrainingCancelled2\xb0\x02\n\rWorkerService\x12\x61\n\x10\x43laimTrainingJob\x12%.modelyard.v1.ClaimTrainingJobRequest\x1a&.modelyard.v1.ClaimTrainingJobResponse\x12\x64\n\x11ReportTrainingJob\x12&.modelyard.v1.ReportTrainingJobRequest\x1a\'.modelyard.v1.ReportTrainingJobResponse\x12V\n\x11\x46inishTrainingJob\x12&.modelyard.v1.FinishTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelyard/v1/worker_service.proto\x12\x0cmodelyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amodelyard/v1/dataset.proto\x1a\x1fmodelyard/v1/training_job.proto\x1a#modelyard/v1/training_service.proto\"E\n\x17\x43laimTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\"\xeb\x01\n\x18\x43laimTrainingJobResponse\x12\x0f\n\x07\x63laimed\x18\x01 \x01(\x08\x12/\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x19.modelyard.v1.TrainingJob\x12&\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x15.modelyard.v1.Dataset\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0freport_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"~\n\x18ReportTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x14\n\x0c\x66irst_update\x18\x03 \x01(\x03\x12-\n\x07updates\x18\x04 \x03(\x0b\x32\x1c.modelyard.v1.TrainingUpdate\"\xf5\x01\n\x0eTrainingUpdate\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32\x1f.modelyard.v1.TrainingJob.StateH\x00\x12\x32\n\x08progress\x18\x02 \x01(\x0b\x32\x1e.modelyard.v1.TrainingProgressH\x00\x12\x12\n\x08log_line\x18\x03 \x01(\tH\x00\x12.\n\nevaluation\x18\x04 \x01(\x0b\x32\x18.modelyard.v1.EvaluationH\x00\x12.\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x18.modelyard.v1.CheckpointH\x00\x42\t\n\x07payload\"\xc9\x02\n\x19ReportTrainingJobResponse\x12\x44\n\tdirective\x18\x01 \x01(\x0e\x32\x31.modelyard.v1.ReportTrainingJobResponse.Directive\x12\x31\n\x0elease_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10updates_received\x18\x03 \x01(\x03\"\x98\x01\n\tDirective\x12\x19\n\x15\x44IRECTIVE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IRECTIVE_CONTINUE\x10\x01\x12\x14\n\x10\x44IRECTIVE_CANCEL\x10\x02\x12\x13\n\x0f\x44IRECTIVE_PAUSE\x10\x03\x12\x15\n\x11\x44IRECTIVE_PREEMPT\x10\x04\x12\x16\n\x12\x44IRECTIVE_DEADLINE\x10\x05\"\x93\x02\n\x18\x46inishTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x32\n\tsucceeded\x18\x03 \x01(\x0b\x32\x1d.modelyard.v1.TrainedArtifactH\x00\x12/\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x1d.modelyard.v1.TrainingFailureH\x00\x12\x34\n\tcancelled\x18\x05 \x01(\x0b\x32\x1f.modelyard.v1.TrainingCancelledH\x00\x12\x32\n\x08released\x18\x06 \x01(\x0b\x32\x1e.modelyard.v1.TrainingReleasedH\x00\x42\t\n\x07outcome\"\x95\x02\n\x0fTrainedArtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12,\n\nevaluation\x18\x03 \x01(\x0b\x32\x18.modelyard.v1.Evaluation\x12*\n\x06parity\x18\x04 \x01(\x0b\x32\x1a.modelyard.v1.ParityReport\x12L\n\x10library_versions\x18\x05 \x03(\x0b\x32\x32.modelyard.v1.TrainedArtifact.LibraryVersionsEntry\x1a\x36\n\x14LibraryVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x0fTrainingFailure\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\'.modelyard.v1.TrainingJob.FailureReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x13\n\x11TrainingCancelled\"Z\n\x10TrainingReleased\x12\x35\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32&.modelyard.v1.TrainingAttempt.EndCause\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x96\x01\n\x13ReportWorkerRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0e\n\x06queues\x18\x03 \x03(\t\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.modelyard.v1.Worker.State\x12\x14\n\x0ctraining_job\x18\x05 \x01(\t\x12\x10\n\x08hardware\x18\x06 \x01(\t\"J\n\x14ReportWorkerResponse\x12\x32\n\x0freport_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration2\x87\x03\n\rWorkerService\x12\x61\n\x10\x43laimTrainingJob\x12%.modelyard.v1.ClaimTrainingJobRequest\x1a&.modelyard.v1.ClaimTrainingJobResponse\x12\x64\n\x11ReportTrainingJob\x12&.modelyard.v1.ReportTrainingJobRequest\x1a\'.modelyard.v1.ReportTrainingJobResponse\x12V\n\x11\x46inishTrainingJob\x12&.modelyard.v1.FinishTrainingJobRequest\x1a\x19.modelyard.v1.TrainingJob\x12U\n\x0cReportWorker\x12!.modelyard.v1.ReportWorkerRequest\x1a\".modelyard.v1.ReportWorkerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,28 +37,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAINEDARTIFACT_LIBRARYVERSIONSENTRY']._loaded_options = None
   _globals['_TRAINEDARTIFACT_LIBRARYVERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_CLAIMTRAININGJOBREQUEST']._serialized_start=144
-  _globals['_CLAIMTRAININGJOBREQUEST']._serialized_end=199
-  _globals['_CLAIMTRAININGJOBRESPONSE']._serialized_start=202
-  _globals['_CLAIMTRAININGJOBRESPONSE']._serialized_end=437
-  _globals['_REPORTTRAININGJOBREQUEST']._serialized_start=439
-  _globals['_REPORTTRAININGJOBREQUEST']._serialized_end=565
-  _globals['_TRAININGUPDATE']._serialized_start=568
-  _globals['_TRAININGUPDATE']._serialized_end=765
-  _globals['_REPORTTRAININGJOBRESPONSE']._serialized_start=768
-  _globals['_REPORTTRAININGJOBRESPONSE']._serialized_end=1028
-  _globals['_REPORTTRAININGJOBRESPONSE_DIRECTIVE']._serialized_start=944
-  _globals['_REPORTTRAININGJOBRESPONSE_DIRECTIVE']._serialized_end=1028
-  _globals['_FINISHTRAININGJOBREQUEST']._serialized_start=1031
-  _globals['_FINISHTRAININGJOBREQUEST']._serialized_end=1254
-  _globals['_TRAINEDARTIFACT']._serialized_start=1257
-  _globals['_TRAINEDARTIFACT']._serialized_end=1534
-  _globals['_TRAINEDARTIFACT_LIBRARYVERSIONSENTRY']._serialized_start=1480
-  _globals['_TRAINEDARTIFACT_LIBRARYVERSIONSENTRY']._serialized_end=1534
-  _globals['_TRAININGFAILURE']._serialized_start=1536
-  _globals['_TRAININGFAILURE']._serialized_end=1627
-  _globals['_TRAININGCANCELLED']._serialized_start=1629
-  _globals['_TRAININGCANCELLED']._serialized_end=1648
-  _globals['_WORKERSERVICE']._serialized_start=1651
-  _globals['_WORKERSERVICE']._serialized_end=1955
+  _globals['_CLAIMTRAININGJOBREQUEST']._serialized_start=181
+  _globals['_CLAIMTRAININGJOBREQUEST']._serialized_end=250
+  _globals['_CLAIMTRAININGJOBRESPONSE']._serialized_start=253
+  _globals['_CLAIMTRAININGJOBRESPONSE']._serialized_end=488
+  _globals['_REPORTTRAININGJOBREQUEST']._serialized_start=490
+  _globals['_REPORTTRAININGJOBREQUEST']._serialized_end=616
+  _globals['_TRAININGUPDATE']._serialized_start=619
+  _globals['_TRAININGUPDATE']._serialized_end=864
+  _globals['_REPORTTRAININGJOBRESPONSE']._serialized_start=867
+  _globals['_REPORTTRAININGJOBRESPONSE']._serialized_end=1196
+  _globals['_REPORTTRAININGJOBRESPONSE_DIRECTIVE']._serialized_start=1044
+  _globals['_REPORTTRAININGJOBRESPONSE_DIRECTIVE']._serialized_end=1196
+  _globals['_FINISHTRAININGJOBREQUEST']._serialized_start=1199
+  _globals['_FINISHTRAININGJOBREQUEST']._serialized_end=1474
+  _globals['_TRAINEDARTIFACT']._serialized_start=1477
+  _globals['_TRAINEDARTIFACT']._serialized_end=1754
+  _globals['_TRAINEDARTIFACT_LIBRARYVERSIONSENTRY']._serialized_start=1700
+  _globals['_TRAINEDARTIFACT_LIBRARYVERSIONSENTRY']._serialized_end=1754
+  _globals['_TRAININGFAILURE']._serialized_start=1756
+  _globals['_TRAININGFAILURE']._serialized_end=1847
+  _globals['_TRAININGCANCELLED']._serialized_start=1849
+  _globals['_TRAININGCANCELLED']._serialized_end=1868
+  _globals['_TRAININGRELEASED']._serialized_start=1870
+  _globals['_TRAININGRELEASED']._serialized_end=1960
+  _globals['_REPORTWORKERREQUEST']._serialized_start=1963
+  _globals['_REPORTWORKERREQUEST']._serialized_end=2113
+  _globals['_REPORTWORKERRESPONSE']._serialized_start=2115
+  _globals['_REPORTWORKERRESPONSE']._serialized_end=2189
+  _globals['_WORKERSERVICE']._serialized_start=2192
+  _globals['_WORKERSERVICE']._serialized_end=2583
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from modelyard.v1 import dataset_pb2 as _dataset_pb2
 from modelyard.v1 import training_job_pb2 as _training_job_pb2
+from modelyard.v1 import training_service_pb2 as _training_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,19 +31,23 @@ class ClaimTrainingJobRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`trainingJobs/{training_job}`, from the doorbell."""
     worker: _builtins.str
     """Who asks: unique per worker process, for example `host/1234`."""
+    node: _builtins.str
+    """The machine that asks; jobs are kept away from one that keeps failing. Default: `worker` up to the last `/`."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         worker: _builtins.str = ...,
+        node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "node", b"node", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,6 +147,7 @@ class TrainingUpdate(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     LOG_LINE_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     state: _training_job_pb2.TrainingJob.State.ValueType
     """The worker entered PREPARING, RUNNING, EVALUATING, EXPORTING or PUBLISHING."""
     log_line: _builtins.str
@@ -154,6 +160,10 @@ class TrainingUpdate(_message.Message):
     def evaluation(self) -> _training_job_pb2.Evaluation:
         """The result was scored."""
 
+    @_builtins.property
+    def checkpoint(self) -> _training_job_pb2.Checkpoint:
+        """A checkpoint is in the artifact store: `epoch`, `step`, `digest` and `size_bytes`."""
+
     def __init__(
         self,
         *,
@@ -161,12 +171,13 @@ class TrainingUpdate(_message.Message):
         progress: _training_job_pb2.TrainingProgress | None = ...,
         log_line: _builtins.str = ...,
         evaluation: _training_job_pb2.Evaluation | None = ...,
+        checkpoint: _training_job_pb2.Checkpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "log_line", b"log_line", "payload", b"payload", "progress", b"progress", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "evaluation", b"evaluation", "log_line", b"log_line", "payload", b"payload", "progress", b"progress", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "log_line", b"log_line", "payload", b"payload", "progress", b"progress", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "evaluation", b"evaluation", "log_line", b"log_line", "payload", b"payload", "progress", b"progress", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "log_line", "evaluation"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state", "progress", "log_line", "evaluation", "checkpoint"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -189,7 +200,13 @@ class ReportTrainingJobResponse(_message.Message):
         DIRECTIVE_CONTINUE: ReportTrainingJobResponse._Directive.ValueType  # 1
         """Go on."""
         DIRECTIVE_CANCEL: ReportTrainingJobResponse._Directive.ValueType  # 2
-        """Stop the trainer and finish with `cancelled`."""
+        """Save a checkpoint, stop the trainer and finish with `cancelled`."""
+        DIRECTIVE_PAUSE: ReportTrainingJobResponse._Directive.ValueType  # 3
+        """Save a checkpoint, stop the trainer and finish with `released`, cause PAUSED."""
+        DIRECTIVE_PREEMPT: ReportTrainingJobResponse._Directive.ValueType  # 4
+        """Save a checkpoint, stop the trainer and finish with `released`, cause PREEMPTED."""
+        DIRECTIVE_DEADLINE: ReportTrainingJobResponse._Directive.ValueType  # 5
+        """The job's time to run is over: stop the trainer and finish with `failed`, reason DEADLINE."""
 
     class Directive(_Directive, metaclass=_DirectiveEnumTypeWrapper):
         """What a worker is told to do."""
@@ -199,7 +216,13 @@ class ReportTrainingJobResponse(_message.Message):
     DIRECTIVE_CONTINUE: ReportTrainingJobResponse.Directive.ValueType  # 1
     """Go on."""
     DIRECTIVE_CANCEL: ReportTrainingJobResponse.Directive.ValueType  # 2
-    """Stop the trainer and finish with `cancelled`."""
+    """Save a checkpoint, stop the trainer and finish with `cancelled`."""
+    DIRECTIVE_PAUSE: ReportTrainingJobResponse.Directive.ValueType  # 3
+    """Save a checkpoint, stop the trainer and finish with `released`, cause PAUSED."""
+    DIRECTIVE_PREEMPT: ReportTrainingJobResponse.Directive.ValueType  # 4
+    """Save a checkpoint, stop the trainer and finish with `released`, cause PREEMPTED."""
+    DIRECTIVE_DEADLINE: ReportTrainingJobResponse.Directive.ValueType  # 5
+    """The job's time to run is over: stop the trainer and finish with `failed`, reason DEADLINE."""
 
     DIRECTIVE_FIELD_NUMBER: _builtins.int
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
@@ -238,6 +261,7 @@ class FinishTrainingJobRequest(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    RELEASED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`trainingJobs/{training_job}`."""
     attempt: _builtins.int
@@ -254,6 +278,10 @@ class FinishTrainingJobRequest(_message.Message):
     def cancelled(self) -> Global___TrainingCancelled:
         """Stopped because the gateway asked for it."""
 
+    @_builtins.property
+    def released(self) -> Global___TrainingReleased:
+        """Given back unfinished; the job goes on elsewhere or later."""
+
     def __init__(
         self,
         *,
@@ -262,12 +290,13 @@ class FinishTrainingJobRequest(_message.Message):
         succeeded: Global___TrainedArtifact | None = ...,
         failed: Global___TrainingFailure | None = ...,
         cancelled: Global___TrainingCancelled | None = ...,
+        released: Global___TrainingReleased | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failed", b"failed", "outcome", b"outcome", "succeeded", b"succeeded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failed", b"failed", "outcome", b"outcome", "released", b"released", "succeeded", b"succeeded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelled", b"cancelled", "failed", b"failed", "name", b"name", "outcome", b"outcome", "succeeded", b"succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelled", b"cancelled", "failed", b"failed", "name", b"name", "outcome", b"outcome", "released", b"released", "succeeded", b"succeeded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["succeeded", "failed", "cancelled"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["succeeded", "failed", "cancelled", "released"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -379,3 +408,97 @@ class TrainingCancelled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingCancelled: _TypeAlias = TrainingCancelled  # noqa: Y015
+
+@_typing.final
+class TrainingReleased(_message.Message):
+    """A job that is given back unfinished. What was saved last is reported before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    cause: _training_job_pb2.TrainingAttempt.EndCause.ValueType
+    """Why: PAUSED, PREEMPTED, WORKER_STOPPED or WORKER_FAULT."""
+    message: _builtins.str
+    """In words, for people; at most 4,096 characters."""
+    def __init__(
+        self,
+        *,
+        cause: _training_job_pb2.TrainingAttempt.EndCause.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingReleased: _TypeAlias = TrainingReleased  # noqa: Y015
+
+@_typing.final
+class ReportWorkerRequest(_message.Message):
+    """A worker process says that it is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TRAINING_JOB_FIELD_NUMBER: _builtins.int
+    HARDWARE_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    """Its name as in ClaimTrainingJobRequest."""
+    node: _builtins.str
+    """The machine that it is on."""
+    state: _training_service_pb2.Worker.State.ValueType
+    """What it does; STOPPING also says good-bye."""
+    training_job: _builtins.str
+    """The job that it has, `trainingJobs/{training_job}`; empty if none."""
+    hardware: _builtins.str
+    """What it computes on."""
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The queues that it serves."""
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        node: _builtins.str = ...,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
+        state: _training_service_pb2.Worker.State.ValueType = ...,
+        training_job: _builtins.str = ...,
+        hardware: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hardware", b"hardware", "node", b"node", "queues", b"queues", "state", b"state", "training_job", b"training_job", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportWorkerRequest: _TypeAlias = ReportWorkerRequest  # noqa: Y015
+
+@_typing.final
+class ReportWorkerResponse(_message.Message):
+    """The gateway has heard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_INTERVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def report_interval(self) -> _duration_pb2.Duration:
+        """How often to report at least."""
+
+    def __init__(
+        self,
+        *,
+        report_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report_interval", b"report_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["report_interval", b"report_interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportWorkerResponse: _TypeAlias = ReportWorkerResponse  # noqa: Y015

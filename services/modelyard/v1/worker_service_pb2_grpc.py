@@ -54,6 +54,11 @@ class WorkerServiceStub:
                 request_serializer=modelyard_dot_v1_dot_worker__service__pb2.FinishTrainingJobRequest.SerializeToString,
                 response_deserializer=modelyard_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
                 _registered_method=True)
+        self.ReportWorker = channel.unary_unary(
+                '/modelyard.v1.WorkerService/ReportWorker',
+                request_serializer=modelyard_dot_v1_dot_worker__service__pb2.ReportWorkerRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_worker__service__pb2.ReportWorkerResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -64,7 +69,8 @@ class WorkerServiceServicer:
     """
 
     def ClaimTrainingJob(self, request, context):
-        """Asks for a job after a doorbell. The gateway decides in one conditional update.
+        """Asks for a job after a doorbell. The gateway decides: of the jobs that wait in the same queue the one whose turn it is,
+        which need not be the one that the doorbell named.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,6 +86,13 @@ class WorkerServiceServicer:
     def FinishTrainingJob(self, request, context):
         """Ends the attempt. For a success the gateway creates the version in the registry, idempotently by job, before it
         answers; the call may be repeated until it is answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportWorker(self, request, context):
+        """Says that a worker process is there and what it does. The gateway forgets one that is silent for three intervals.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,6 +115,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.FinishTrainingJob,
                     request_deserializer=modelyard_dot_v1_dot_worker__service__pb2.FinishTrainingJobRequest.FromString,
                     response_serializer=modelyard_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
+            ),
+            'ReportWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportWorker,
+                    request_deserializer=modelyard_dot_v1_dot_worker__service__pb2.ReportWorkerRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_worker__service__pb2.ReportWorkerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -189,6 +207,33 @@ class WorkerService:
             '/modelyard.v1.WorkerService/FinishTrainingJob',
             modelyard_dot_v1_dot_worker__service__pb2.FinishTrainingJobRequest.SerializeToString,
             modelyard_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.WorkerService/ReportWorker',
+            modelyard_dot_v1_dot_worker__service__pb2.ReportWorkerRequest.SerializeToString,
+            modelyard_dot_v1_dot_worker__service__pb2.ReportWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,13 +39,17 @@ class WorkerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
     ClaimTrainingJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimTrainingJobRequest, _worker_service_pb2.ClaimTrainingJobResponse]
-    """Asks for a job after a doorbell. The gateway decides in one conditional update."""
+    """Asks for a job after a doorbell. The gateway decides: of the jobs that wait in the same queue the one whose turn it is,
+    which need not be the one that the doorbell named.
+    """
     ReportTrainingJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReportTrainingJobRequest, _worker_service_pb2.ReportTrainingJobResponse]
     """Renews the lease, delivers what happened since the last report, and brings back what the gateway wants."""
     FinishTrainingJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.FinishTrainingJobRequest, _training_job_pb2.TrainingJob]
     """Ends the attempt. For a success the gateway creates the version in the registry, idempotently by job, before it
     answers; the call may be repeated until it is answered.
     """
+    ReportWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReportWorkerRequest, _worker_service_pb2.ReportWorkerResponse]
+    """Says that a worker process is there and what it does. The gateway forgets one that is silent for three intervals."""
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
@@ -57,13 +61,17 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ClaimTrainingJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimTrainingJobRequest, _worker_service_pb2.ClaimTrainingJobResponse]  # type: ignore[assignment]
-    """Asks for a job after a doorbell. The gateway decides in one conditional update."""
+    """Asks for a job after a doorbell. The gateway decides: of the jobs that wait in the same queue the one whose turn it is,
+    which need not be the one that the doorbell named.
+    """
     ReportTrainingJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReportTrainingJobRequest, _worker_service_pb2.ReportTrainingJobResponse]  # type: ignore[assignment]
     """Renews the lease, delivers what happened since the last report, and brings back what the gateway wants."""
     FinishTrainingJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.FinishTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
     """Ends the attempt. For a success the gateway creates the version in the registry, idempotently by job, before it
     answers; the call may be repeated until it is answered.
     """
+    ReportWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReportWorkerRequest, _worker_service_pb2.ReportWorkerResponse]  # type: ignore[assignment]
+    """Says that a worker process is there and what it does. The gateway forgets one that is silent for three intervals."""
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a worker tells and asks the gateway. Internal: the door does not route it.
@@ -78,7 +86,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.ClaimTrainingJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.ClaimTrainingJobResponse, _abc.Awaitable[_worker_service_pb2.ClaimTrainingJobResponse]]:
-        """Asks for a job after a doorbell. The gateway decides in one conditional update."""
+        """Asks for a job after a doorbell. The gateway decides: of the jobs that wait in the same queue the one whose turn it is,
+        which need not be the one that the doorbell named.
+        """
 
     @_abc_1.abstractmethod
     def ReportTrainingJob(
@@ -97,5 +107,13 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends the attempt. For a success the gateway creates the version in the registry, idempotently by job, before it
         answers; the call may be repeated until it is answered.
         """
+
+    @_abc_1.abstractmethod
+    def ReportWorker(
+        self,
+        request: _worker_service_pb2.ReportWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.ReportWorkerResponse, _abc.Awaitable[_worker_service_pb2.ReportWorkerResponse]]:
+        """Says that a worker process is there and what it does. The gateway forgets one that is silent for three intervals."""
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
