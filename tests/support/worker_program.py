@@ -13,16 +13,16 @@ from typing import Any, Self
 import psutil
 from celery import Celery
 
-from modelyard.core.doorbell import DEFAULT_QUEUE, TASK_NAME
+from modelyard.core.doorbell import DEFAULT_QUEUE, TASK_NAME, celery_queue
 from modelyard_workers.settings import WorkerSettings
 
 from .waiting import eventually_sync
 
 
-def ring(broker_url: str, name: str, **options: Any) -> None:
+def ring(broker_url: str, name: str, queue: str = DEFAULT_QUEUE, **options: Any) -> None:
     """Sends the doorbell for a job, the way the gateway does."""
     with Celery(broker=broker_url, set_as_current=False) as celery:
-        celery.send_task(TASK_NAME, args=[name], queue=DEFAULT_QUEUE, ignore_result=True, **options)
+        celery.send_task(TASK_NAME, args=[name], queue=celery_queue(queue), ignore_result=True, **options)
 
 
 class WorkerProgram:

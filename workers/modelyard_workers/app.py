@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from modelyard.core.doorbell import TASK_NAME
+from modelyard.core.doorbell import TASK_NAME, celery_queue
 
 from .bell import Bell
 from .doorbell import answer_doorbell
@@ -40,7 +40,7 @@ def make_app(settings: WorkerSettings, shutdown: Bell) -> Celery:
 def celery_settings(settings: WorkerSettings) -> dict[str, Any]:
     """Celery's settings, each with its reason."""
     return {
-        "task_default_queue": settings.queue,
+        "task_default_queue": celery_queue(settings.queue_names[0]),
         # The message is a doorbell: acknowledged when it is heard, since Redis would deliver it a second time after
         # the visibility timeout while the first training still runs. For a lost one the gateway rings again.
         "task_acks_late": False,

@@ -15,6 +15,7 @@ from celery.apps.worker import Worker
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
 
+from modelyard.core.doorbell import celery_queue
 from modelyard.core.logs import get_logger
 
 from .app import make_app
@@ -44,8 +45,9 @@ def run(settings: WorkerSettings) -> int:
     app.conf.update(modelyard_ready_file=settings.ready_file)
     signals.setup_logging.connect(_keep_logging, weak=False)
     signals.worker_shutting_down.connect(lambda **_: shutdown.ring(), weak=False)
+    queues = [celery_queue(queue) for queue in settings.queue_names]
     worker = TrainingWorker(
-        shutdown, app=app, hostname=worker_name(), queues=[settings.queue], quiet=True, loglevel=settings.log_level,
+        shutdown, app=app, hostname=worker_name(), queues=queues, quiet=True, loglevel=settings.log_level,
         without_gossip=True, without_mingle=True, without_heartbeat=True,
     )  # fmt: skip
     worker.start()
@@ -96,7 +98,7 @@ class Readiness(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no
 
     def start(self, consumer: Any) -> None:
         """Connected, also after Redis was away."""
-        log.info("ready", queue=consumer.app.conf.task_default_queue)
+        log.info("ready", queues=sorted(consumer.app.amqp.queues.consume_from))
         if self._file is not None:
             write_ready(self._file)
             self._timer = consumer.timer.call_repeatedly(READY_INTERVAL_S, write_ready, (self._file,))

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from modelyard.core.doorbell import DEFAULT_QUEUE
+from modelyard.core.doorbell import DEFAULT_QUEUE, QUEUE_PATTERN
 
 GIBIBYTE = 1024**3
 
@@ -24,8 +24,8 @@ class WorkerSettings(BaseSettings):
     broker_url: str = Field(pattern=r"^(redis|rediss)://.+|^redis\+socket:///.+")
     """Where the doorbells come from: `redis://host:port/0`, `rediss://…`, or `redis+socket:///path`."""
 
-    queue: str = Field(default=DEFAULT_QUEUE, pattern=r"^[a-zA-Z0-9._-]{1,200}$")
-    """The queue to listen on: one per class of hardware."""
+    queues: str = Field(default=DEFAULT_QUEUE, pattern=rf"^{QUEUE_PATTERN}(,{QUEUE_PATTERN})*$")
+    """The queues whose jobs this worker takes, with commas between them, such as `cpu` or `gpu,cpu`."""
 
     concurrency: int = Field(default=1, ge=1, le=64)
     """How many jobs train at the same time. One per accelerator."""
@@ -67,3 +67,8 @@ class WorkerSettings(BaseSettings):
 
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least severity that is logged."""
+
+    @property
+    def queue_names(self) -> list[str]:
+        """`queues` as a list."""
+        return self.queues.split(",")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from modelyard.core.doorbell import DEFAULT_QUEUE
+from modelyard.core.doorbell import DEFAULT_QUEUE, celery_queue
 from modelyard.core.settings import ServiceSettings
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -26,7 +26,7 @@ class GatewaySettings(ServiceSettings):
     broker_url: str
     """Where the doorbells go: `redis://host:port/0` or `redis+socket:///path`."""
 
-    queue: str = DEFAULT_QUEUE
+    queue: str = celery_queue(DEFAULT_QUEUE)
     """The Celery queue that is rung."""
 
     signing_key_file: Path

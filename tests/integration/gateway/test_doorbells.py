@@ -12,7 +12,7 @@ import redis as redis_client
 from sqlalchemy import select, update
 
 from modelyard.core.database import Database
-from modelyard.core.doorbell import DEFAULT_QUEUE, TASK_NAME
+from modelyard.core.doorbell import DEFAULT_QUEUE, TASK_NAME, celery_queue
 from modelyard.gateway import tables
 from modelyard.gateway.application import Gateway
 from support.gateway import GatewayClient, expire_leases, gateway_client, gateway_settings, served_gateway
@@ -24,7 +24,7 @@ from support.waiting import eventually
 
 def _messages(redis: RedisServer) -> list[dict[str, Any]]:
     with redis_client.Redis(unix_socket_path=str(redis.socket)) as connection:
-        return [json.loads(message) for message in reversed(connection.lrange(DEFAULT_QUEUE, 0, -1))]
+        return [json.loads(message) for message in reversed(connection.lrange(celery_queue(DEFAULT_QUEUE), 0, -1))]
 
 
 def _rung(redis: RedisServer) -> list[str]:

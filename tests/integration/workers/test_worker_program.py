@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from modelyard.core.doorbell import DEFAULT_QUEUE
+from modelyard.core.doorbell import DEFAULT_QUEUE, celery_queue
 from support.processes import is_alive
 from support.redis_server import RedisServer, redis_server
 from support.waiting import eventually_sync
@@ -69,10 +69,21 @@ def test_a_busy_worker_leaves_doorbells_for_others(surroundings: Surroundings, b
         waiting_trainer(surroundings)
         second = ring_for(surroundings, broker, "second")
         with redis.Redis(unix_socket_path=str(broker.socket)) as client:
-            assert client.llen(DEFAULT_QUEUE) == 1
+            assert client.llen(celery_queue(DEFAULT_QUEUE)) == 1
         with worker(surroundings, broker, "succeed"):
             eventually_sync(lambda: second in surroundings.gateway.finished)
     assert len(surroundings.gateway.claims) == 2
+
+
+def test_a_worker_takes_the_jobs_of_all_its_queues_and_of_no_other(
+    surroundings: Surroundings, broker: RedisServer
+) -> None:
+    with worker(surroundings, broker, "succeed", queues="gpu,cpu"):
+        names = [surroundings.submit(queue) for queue in ("cpu", "gpu", "tpu")]
+        for name, queue in zip(reversed(names), ("tpu", "gpu", "cpu"), strict=True):
+            ring(broker.url, name, queue)
+        eventually_sync(lambda: len(surroundings.gateway.finished) == 2)
+    assert set(surroundings.gateway.finished) == set(names[:2])
 
 
 def test_one_worker_trains_as_many_jobs_at_once_as_it_is_told_to(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from modelyard.core.doorbell import DEFAULT_QUEUE, TASK_NAME
+from modelyard.core.doorbell import DEFAULT_QUEUE, TASK_NAME, celery_queue
 from modelyard_workers.app import make_app
 from modelyard_workers.bell import Bell
 from modelyard_workers.settings import WorkerSettings
@@ -34,7 +34,9 @@ def test_redis_addresses_are_taken(url: str) -> None:
     [
         ("broker_url", "amqp://host"),
         ("broker_url", "redis+socket://relative"),
-        ("queue", "two words"),
+        ("queues", "two words"),
+        ("queues", "gpu,"),
+        ("queues", "modelyard.gpu"),
         ("concurrency", 0),
         ("out_of_contact_limit_s", 0),
         ("trainer_command", ()),
@@ -48,9 +50,9 @@ def test_wrong_values_are_refused_by_name(field: str, value: object) -> None:
 
 def test_the_environment_sets_every_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_WORKER_TRAINER_COMMAND", '["python", "-m", "mine"]')
-    monkeypatch.setenv("MODELYARD_WORKER_QUEUE", "modelyard.training.gpu")
+    monkeypatch.setenv("MODELYARD_WORKER_QUEUES", "gpu,cpu")
     assert settings().trainer_command == ("python", "-m", "mine")
-    assert settings().queue == "modelyard.training.gpu"
+    assert settings().queue_names == ["gpu", "cpu"]
 
 
 def test_the_application_has_the_doorbell_under_its_agreed_name_and_no_results() -> None:
@@ -58,7 +60,7 @@ def test_the_application_has_the_doorbell_under_its_agreed_name_and_no_results()
     app = make_app(settings(concurrency=2), bell)
     bell.close()
     assert TASK_NAME in app.tasks
-    assert app.conf.task_default_queue == DEFAULT_QUEUE
+    assert app.conf.task_default_queue == celery_queue(DEFAULT_QUEUE)
     assert app.conf.worker_concurrency == 2
     assert app.conf.task_ignore_result
     assert app.conf.accept_content == ["json"]
