@@ -28,6 +28,8 @@ class State(StrEnum):
     CANCELLING = "CANCELLING"
     CANCELLED = "CANCELLED"
     FAILED = "FAILED"
+    PAUSING = "PAUSING"
+    PAUSED = "PAUSED"
 
 
 @unique
@@ -53,14 +55,17 @@ TERMINAL = frozenset({State.SUCCEEDED, State.CANCELLED, State.FAILED})
 REPORTABLE = frozenset({State.PREPARING, State.RUNNING, State.EVALUATING, State.EXPORTING, State.PUBLISHING})
 """What a worker may say that it has entered."""
 
-HELD = frozenset({State.LEASED, *REPORTABLE, State.CANCELLING})
+STOPPING = frozenset({State.CANCELLING, State.PAUSING})
+"""Somebody wants the attempt to stop; what its worker enters meanwhile does not show."""
+
+HELD = frozenset({State.LEASED, *REPORTABLE, *STOPPING})
 """An attempt holds the job: the row has a lease."""
 
-_LET_GO = frozenset({State.QUEUED, State.CANCELLING, State.FAILED})
-"""From every working state: the lease ran out, somebody cancels, the attempt failed."""
+_LET_GO = frozenset({State.QUEUED, State.CANCELLING, State.PAUSING, State.FAILED})
+"""From every working state: the attempt ended and another one follows, somebody cancels or pauses, the job failed."""
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.LEASED, State.CANCELLED, State.FAILED}),
+    State.QUEUED: frozenset({State.LEASED, State.CANCELLED, State.FAILED, State.PAUSED}),
     # A worker may skip steps forward, since a resumed attempt finds some of them done; it never goes back.
     State.LEASED: REPORTABLE | _LET_GO,
     State.PREPARING: REPORTABLE - {State.PREPARING} | _LET_GO,
@@ -70,6 +75,9 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.PUBLISHING: frozenset({State.SUCCEEDED}) | _LET_GO,
     # Whatever comes after the wish to cancel, the job ends CANCELLED: nothing has been published.
     State.CANCELLING: frozenset({State.CANCELLED}),
+    # A result that comes after the wish to pause is worth more than the pause.
+    State.PAUSING: frozenset({State.PAUSED, State.CANCELLING, State.PUBLISHING, State.FAILED}),
+    State.PAUSED: frozenset({State.QUEUED, State.CANCELLED}),
     State.SUCCEEDED: frozenset(),
     State.CANCELLED: frozenset(),
     State.FAILED: frozenset(),
@@ -113,11 +121,38 @@ class Job:
     finished_attempt: int = 0
     """The attempt whose own finish ended the job; 0 if none has."""
     worker: str = ""
+    node: str = ""
+    """The machine of that worker."""
     lease_until: int | None = None
     """When the lease of the current attempt runs out; None if no attempt holds the job."""
+    claim_time: int | None = None
+    """When the current attempt was claimed; None if no attempt holds the job."""
+    run_until: int | None = None
+    """When the job's time to run is over; None if it has no limit or no attempt holds it."""
+    run_time: int = 0
+    """How long the attempts that have ended held workers, in microseconds."""
+    max_run_time: int | None = None
+    """For how long attempts may hold workers in sum, in microseconds; None: no limit."""
+    max_retries: int = 0
+    """How often a failure of the job's own is tried again."""
+    infrastructure_retries: int = 0
+    """Attempts that ended by a fault of the platform."""
+    preemptions: int = 0
+    """Attempts that ended because the place was wanted for something else."""
+    user_retries: int = 0
+    """Attempts that ended by the job's own fault and were tried again."""
+    retry_time: int | None = None
+    """A queued job is not given to a worker before this."""
     updates_received: int = 0
     """How many updates of the current attempt are recorded."""
     progress: bytes | None = field(default=None, repr=False)
+    progress_count: int = 0
+    """How many progress events there are, over all attempts."""
+    progress_sequence: int = 0
+    """Sequence number of the newest of them."""
+    checkpoint: bytes | None = field(default=None, repr=False)
+    """The newest checkpoint; kept over attempts."""
+    checkpoint_step: int = 0
     evaluation: bytes | None = field(default=None, repr=False)
     artifact: bytes | None = field(default=None, repr=False)
     """What the attempt has uploaded. Once this is set nobody else is given the job."""
@@ -125,6 +160,12 @@ class Job:
     model_version: str = ""
     """Resource name of the published version."""
     cancel_request_id: str = ""
+    pause_request_id: str = ""
+    resume_request_id: str = ""
+    preempt_request_id: str = ""
+    preempted_attempt: int = 0
+    """The attempt that somebody wanted to preempt; 0: none yet."""
+    preempted_by: str = ""
     rung_time: int | None = None
     """When a doorbell was last asked for; None unless QUEUED."""
     last_sequence: int = 0

@@ -9,16 +9,19 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -29,6 +32,8 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+_WHERE_LEVEL = {"sqlite_where": text("level IS NOT NULL"), "postgresql_where": text("level IS NOT NULL")}
 
 jobs = Table(
     "jobs",
@@ -55,14 +60,38 @@ jobs = Table(
     Column("suspect_attempts", Integer, nullable=False),
     Column("finished_attempt", Integer, nullable=False),
     Column("worker", String(200), nullable=False),
+    Column("node", String(200), nullable=False),
     Column("lease_until", BigInteger),
+    # When the current attempt was claimed, and when the job's time to run is over; NULL if no attempt holds the job.
+    Column("claim_time", BigInteger),
+    Column("run_until", BigInteger),
+    # How long the attempts that have ended held workers, and for how long they may in sum.
+    Column("run_time", BigInteger, nullable=False),
+    Column("max_run_time", BigInteger),
+    Column("max_retries", Integer, nullable=False),
+    Column("infrastructure_retries", Integer, nullable=False),
+    Column("preemptions", Integer, nullable=False),
+    Column("user_retries", Integer, nullable=False),
+    Column("retry_time", BigInteger),
     Column("updates_received", BigInteger, nullable=False),
     Column("progress", LargeBinary),
+    # How many progress events there are, and the sequence number of the newest.
+    Column("progress_count", BigInteger, nullable=False),
+    Column("progress_sequence", BigInteger, nullable=False),
+    # The newest modelyard.v1.Checkpoint, serialized, and its step.
+    Column("checkpoint", LargeBinary),
+    Column("checkpoint_step", BigInteger, nullable=False),
     Column("evaluation", LargeBinary),
     Column("artifact", LargeBinary),
     Column("artifact_digest", String(64), nullable=False),
     Column("model_version", String(100), nullable=False),
     Column("cancel_request_id", String(64), nullable=False),
+    Column("pause_request_id", String(64), nullable=False),
+    Column("resume_request_id", String(64), nullable=False),
+    Column("preempt_request_id", String(64), nullable=False),
+    # The attempt that somebody wanted to preempt, and who.
+    Column("preempted_attempt", Integer, nullable=False),
+    Column("preempted_by", String(100), nullable=False),
     Column("rung_time", BigInteger),
     Column("last_sequence", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
@@ -76,6 +105,7 @@ jobs = Table(
     # NULL for the jobs that reaper and reconciler do not care about, so both look at short indexes.
     Index(None, "lease_until"),
     Index(None, "rung_time"),
+    Index(None, "run_until"),
 )
 
 job_definitions = Table(
@@ -102,10 +132,55 @@ job_events = Table(
     # The message of a state change, or the text of a log line.
     Column("text", Text),
     Column("model_version", String(100)),
-    # A serialized modelyard.v1.TrainingProgress or Evaluation.
+    # A serialized modelyard.v1.TrainingProgress, Evaluation or Checkpoint.
     Column("document", LargeBinary),
+    # Of progress: how often the number of this progress event, counted from 1 in its job, can be halved. Every second
+    # event has level 1 or more, every fourth 2 or more, and so on: a few of many are found without reading all.
+    Column("level", SmallInteger),
+    # The end of an attempt.
+    Column("end_cause", String(16)),
+    Column("retried", Boolean),
+    Column("retry_time", BigInteger),
+    Index(None, "job_id", "level", "sequence", **_WHERE_LEVEL),
     # One job's events lie together, in the order in which they are read.
     sqlite_with_rowid=False,
+)
+
+job_attempts = Table(
+    "job_attempts",
+    metadata,
+    Column("job_id", String(40), ForeignKey("jobs.id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("worker", String(200), nullable=False),
+    Column("node", String(200), nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("end_time", BigInteger),
+    Column("end_cause", String(16)),
+    Column("message", Text, nullable=False),
+    # The step of the checkpoint that the attempt went on from.
+    Column("resumed_step", BigInteger, nullable=False),
+    Index(None, "node", "end_time"),
+    sqlite_with_rowid=False,
+)
+
+job_checkpoints = Table(
+    "job_checkpoints",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("job_id", String(40), ForeignKey("jobs.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("create_time", BigInteger, nullable=False),
+    # When the blob may be removed from the artifact store; NULL while it is wanted.
+    Column("remove_time", BigInteger),
+    # The store has been or is being asked to remove the blob: it may be gone.
+    Column("removing", Boolean, nullable=False),
+    Index(None, "job_id", "step"),
+    Index(None, "digest"),
+    Index(None, "remove_time"),
 )
 
 doorbells = Table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelyard.core.errors import WrongState
-from modelyard.gateway.jobs import HELD, TERMINAL, TRANSITIONS, FailureReason, State, check_transition
+from modelyard.gateway.jobs import HELD, STOPPING, TERMINAL, TRANSITIONS, FailureReason, State, check_transition
 from modelyard.v1.training_job_pb2 import TrainingJob
 
 
@@ -41,9 +41,18 @@ def test_a_cancelled_job_has_published_nothing() -> None:
     assert TRANSITIONS[State.CANCELLING] == {State.CANCELLED}
 
 
-@pytest.mark.parametrize("state", sorted(HELD - {State.CANCELLING}))
-def test_every_working_state_can_be_taken_back_cancelled_and_failed(state: State) -> None:
-    assert TRANSITIONS[state] >= {State.QUEUED, State.CANCELLING, State.FAILED}
+@pytest.mark.parametrize("state", sorted(HELD - STOPPING))
+def test_every_working_state_can_be_taken_back_stopped_and_failed(state: State) -> None:
+    assert TRANSITIONS[state] >= {State.QUEUED, State.FAILED, *STOPPING}
+
+
+def test_cancel_wins_over_pause() -> None:
+    assert State.CANCELLING in TRANSITIONS[State.PAUSING]
+    assert State.PAUSING not in TRANSITIONS[State.CANCELLING]
+
+
+def test_a_paused_job_goes_on_only_through_the_queue() -> None:
+    assert TRANSITIONS[State.PAUSED] == {State.QUEUED, State.CANCELLED}
 
 
 def test_a_move_outside_the_table_names_the_state() -> None:
