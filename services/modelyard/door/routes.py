@@ -42,10 +42,15 @@ PUBLIC_SERVICES = (
     PublicService(
         "modelyard.v1.TrainingService",
         GATEWAY,
-        repeatable=("GetTrainingJob", "ListTrainingJobs", "WatchTrainingJob"),
+        repeatable=(
+            "GetTrainingJob", "ListTrainingJobs", "WatchTrainingJob", "ExplainTrainingJob", "ListTrainingAttempts",
+            "ListTrainingProgress", "ListQueues", "ListWorkers",
+        ),
         streams=("WatchTrainingJob",),
     ),
-    PublicService("modelyard.v1.AccessService", GATEWAY, repeatable=("GetCaller", "ListTokens")),
+    PublicService(
+        "modelyard.v1.AccessService", GATEWAY, repeatable=("GetCaller", "ListTokens", "GetTenant", "ListTenants")
+    ),
     PublicService(
         "modelyard.v1.ModelService",
         REGISTRY,

@@ -82,6 +82,7 @@ def to_training_job(job: Job) -> training_job_pb2.TrainingJob:
         tenant=job.tenant,
         creator=job.creator,
         etag=str(job.revision),
+        last_sequence=job.last_sequence,
     )
     if job.progress is not None:
         message.progress.ParseFromString(job.progress)

@@ -202,6 +202,7 @@ class TrainingJob(_message.Message):
     PREEMPTIONS_FIELD_NUMBER: _builtins.int
     USER_RETRIES_FIELD_NUMBER: _builtins.int
     RETRY_TIME_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`trainingJobs/{training_job}`, assigned by the gateway. Output only."""
     display_name: _builtins.str
@@ -238,6 +239,10 @@ class TrainingJob(_message.Message):
     """
     user_retries: _builtins.int
     """Attempts that ended by the job's own fault and were tried again, see `Scheduling.max_retries`. Output only."""
+    last_sequence: _builtins.int
+    """The sequence number of the newest event of its history: give it to WatchTrainingJob as `after_sequence` to hear only
+    what happens next. Output only.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free labels for filtering, at most 64."""
@@ -313,10 +318,11 @@ class TrainingJob(_message.Message):
         preemptions: _builtins.int = ...,
         user_retries: _builtins.int = ...,
         retry_time: _timestamp_pb2.Timestamp | None = ...,
+        last_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "evaluation", b"evaluation", "finish_time", b"finish_time", "progress", b"progress", "retry_time", b"retry_time", "scheduling", b"scheduling", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "create_time", b"create_time", "creator", b"creator", "dataset_digest", b"dataset_digest", "display_name", b"display_name", "etag", b"etag", "evaluation", b"evaluation", "failure_message", b"failure_message", "failure_reason", b"failure_reason", "finish_time", b"finish_time", "infrastructure_retries", b"infrastructure_retries", "labels", b"labels", "model_version", b"model_version", "name", b"name", "parameter_count", b"parameter_count", "preemptions", b"preemptions", "progress", b"progress", "retry_time", b"retry_time", "scheduling", b"scheduling", "spec", b"spec", "spec_digest", b"spec_digest", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "update_time", b"update_time", "user_retries", b"user_retries", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "create_time", b"create_time", "creator", b"creator", "dataset_digest", b"dataset_digest", "display_name", b"display_name", "etag", b"etag", "evaluation", b"evaluation", "failure_message", b"failure_message", "failure_reason", b"failure_reason", "finish_time", b"finish_time", "infrastructure_retries", b"infrastructure_retries", "labels", b"labels", "last_sequence", b"last_sequence", "model_version", b"model_version", "name", b"name", "parameter_count", b"parameter_count", "preemptions", b"preemptions", "progress", b"progress", "retry_time", b"retry_time", "scheduling", b"scheduling", "spec", b"spec", "spec_digest", b"spec_digest", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "update_time", b"update_time", "user_retries", b"user_retries", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

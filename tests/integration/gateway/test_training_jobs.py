@@ -7,7 +7,7 @@ import grpc
 from modelyard.gateway.application import Gateway
 from modelyard.v1 import training_service_pb2 as pb
 from modelyard.v1.training_spec_pb2 import Publication
-from support.gateway import TABLE, GatewayClient, State, create_request, gateway_client
+from support.gateway import TABLE, GatewayClient, State, create_request, gateway_client, update_of
 from support.identity import Identity
 from support.registry import RegistryClient, client, refusal
 from support.training_specs import linear, network, regression, relu
@@ -181,6 +181,18 @@ async def test_cancelling_over_the_wire(admin: GatewayClient) -> None:
     assert (error.code, error.reason, error.metadata["state"]) == (
         Code.FAILED_PRECONDITION, "WRONG_STATE", "CANCELLED",
     )  # fmt: skip
+
+
+async def test_who_watches_from_the_newest_event_hears_only_what_happens_next(admin: GatewayClient) -> None:
+    submitted = await admin.submit()
+    await admin.claim(submitted.name)
+    await admin.report(submitted.name, 1, 1, update_of(log_line="one"), update_of(log_line="two"))
+    now = await admin.get(submitted.name)
+    assert now.last_sequence > submitted.last_sequence
+    await admin.report(submitted.name, 1, 3, update_of(log_line="three"))
+    async for event in admin.watch(submitted.name, now.last_sequence):
+        assert (event.sequence, event.log_line.text) == (now.last_sequence + 1, "three")
+        break
 
 
 async def test_listing_over_the_wire(admin: GatewayClient) -> None:

@@ -25,7 +25,7 @@ INTERNAL = {
 }  # fmt: skip
 # Part of the protocol and of its clients; a pod answers UNIMPLEMENTED today, and the door needs no change tomorrow.
 ANSWERED_LATER = {"/inference.GRPCInferenceService/ModelStreamInfer"}
-READS = ("Get", "List", "Read", "Watch")
+READS = ("Get", "List", "Read", "Watch", "Explain")
 
 METHODS: list[MethodDescriptor] = [
     method
