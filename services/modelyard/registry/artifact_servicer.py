@@ -50,6 +50,10 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
         async for offset, data in self.blobs.read(current_caller().tenant, digest, request.offset, request.limit):
             yield pb.ReadBlobResponse(offset=offset, data=data)
 
+    async def DeleteBlob(self, request: pb.DeleteBlobRequest, _context: _Context) -> pb.DeleteBlobResponse:
+        """See the proto."""
+        return pb.DeleteBlobResponse(existed=await self.blobs.delete(check_digest(request.digest, "digest")))
+
 
 async def _chunks(requests: AsyncIterator[pb.WriteUploadRequest]) -> AsyncIterator[Chunk]:
     first = True

@@ -1,7 +1,8 @@
 """Content by its SHA-256, on a local folder or an object store.
 
-Layout: `blobs/sha256/ab/abcd…` for complete, verified content; `uploads/…` for parts of content that is on its way. A
-blob is written by streaming its parts through the hash into the object, which the store shows whole or not at all, so
+Layout: `blobs/sha256/ab/abcd…-…` for complete, verified content (what follows the digest differs whenever it is
+written, so a late deletion never meets what was written after it); `uploads/…` for parts of content that is on its way.
+A blob is written by streaming its parts through the hash into the object, which the store shows whole or not at all, so
 what was hashed is what is stored.
 """
 
@@ -83,11 +84,20 @@ class BlobStore:
         with _translated(*_REFUSALS):
             await obstore.put_async(self._store, key, data, use_multipart=False)
 
-    async def delete_parts(self, keys: Iterable[str]) -> None:
-        """Removes parts; those that are gone are no error."""
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Removes objects; those that are gone are no error."""
         for key in keys:
             with _translated(), contextlib.suppress(FileNotFoundError):
                 await obstore.delete_async(self._store, key)
+
+    async def has(self, key: str) -> bool:
+        """Whether there is such an object."""
+        with _translated():
+            try:
+                await obstore.head_async(self._store, key)
+            except FileNotFoundError:
+                return False
+        return True
 
     async def parts_older_than(self, age: timedelta) -> AsyncIterator[list[str]]:
         """Keys of parts that were stored so long ago, a batch at a time."""
@@ -96,18 +106,18 @@ class BlobStore:
             async for objects in obstore.list(self._store, _PARTS):
                 yield [entry["path"] for entry in objects if entry["last_modified"] < limit]
 
-    async def assemble(self, digest: str, part_keys: Sequence[str]) -> None:
-        """Makes the parts a blob; raises DigestMismatch, and stores nothing, if their SHA-256 is another one.
+    async def assemble(self, digest: str, part_keys: Sequence[str], key: str) -> None:
+        """Makes the parts the object `key`, which comes from `blob_key`.
 
-        Raises PartMissing if a part is.
+        Raises DigestMismatch, and stores nothing, if their SHA-256 is another one, and PartMissing if a part is.
         """
         with _translated(*_REFUSALS):
             await obstore.put_async(
-                self._store, blob_key(digest), self._verified(digest, part_keys),
+                self._store, key, self._verified(digest, part_keys),
                 use_multipart=True, chunk_size=_WRITE_BYTES, max_concurrency=_WRITES_AT_ONCE,
             )  # fmt: skip
         if self._root is not None:
-            await self._run(_sync_to_disk, self._root / blob_key(digest))
+            await self._run(_sync_to_disk, self._root / key)
 
     async def _verified(self, digest: str, part_keys: Sequence[str]) -> AsyncIterator[bytes]:
         """The parts' bytes; the store discards the object when this raises."""
@@ -128,26 +138,26 @@ class BlobStore:
                 metadata={"expected": digest, "found": found},
             )
 
-    async def read(self, digest: str, start: int, end: int) -> AsyncIterator[memoryview]:
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[memoryview]:
         """The blob's bytes from `start` up to `end`, in pieces of up to 4 MiB. Both must lie within the blob."""
         for first in range(start, end, _READ_BYTES):
             length = min(_READ_BYTES, end - first)
             with _translated():
-                piece = await obstore.get_range_async(self._store, blob_key(digest), start=first, length=length)
+                piece = await obstore.get_range_async(self._store, key, start=first, length=length)
             if len(piece) != length:
-                raise RuntimeError(f"blob {digest} ends at {first + len(piece)}, expected were {end} bytes")
+                raise RuntimeError(f"{key} ends at {first + len(piece)}, expected were {end} bytes")
             yield memoryview(piece)
 
     @contextlib.asynccontextmanager
-    async def as_file(self, digest: str, size_bytes: int) -> AsyncIterator[Path]:
+    async def as_file(self, key: str, size_bytes: int) -> AsyncIterator[Path]:
         """The blob as a local file to read: itself in a local store, else a copy that is removed afterwards."""
         if self._root is not None:
-            yield self._root / blob_key(digest)
+            yield self._root / key
             return
         descriptor, name = await self._run(tempfile.mkstemp, ".blob", "modelyard-", self._scratch)
         try:
             try:
-                async for piece in self.read(digest, 0, size_bytes):
+                async for piece in self.read(key, 0, size_bytes):
                     await self._run(_write_all, descriptor, piece)
             finally:
                 os.close(descriptor)
@@ -159,9 +169,9 @@ class BlobStore:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
 
-def blob_key(digest: str) -> str:
-    """Where a blob lies."""
-    return f"blobs/sha256/{digest[:2]}/{digest}"
+def blob_key(digest: str, nonce: str) -> str:
+    """Where a blob lies. `nonce` keeps two writers apart, and a deleted blob from the one that comes after it."""
+    return f"blobs/sha256/{digest[:2]}/{digest}-{nonce}"
 
 
 def part_key(upload_id: str, first_byte: int, nonce: str) -> str:

@@ -20,7 +20,7 @@ from .inspections import Inspections
 from .repetition import Repetition, Request
 from .tables import datasets
 from .tenancy import owns, visible_to
-from .upload_ledger import UploadLedger
+from .upload_ledger import UploadLedger, hold_blob
 from .upserts import insert_if_absent
 
 
@@ -72,7 +72,7 @@ class Datasets:
         if await self._repetition.result_of(request) is None and not await self._exists(caller, new):
             blob = await self._ledger.blob(new.digest)
             if blob is None:
-                raise InvalidFields.one("dataset.digest", f"there is no blob {new.digest}; upload it first")
+                raise _no_blob(new.digest)
             table = await self._inspections.table(blob, new.format)
             row = {
                 **asdict(new), "tenant": caller.tenant, "size_bytes": blob.size_bytes, "row_count": table.row_count,
@@ -87,6 +87,8 @@ class Datasets:
             return await _is_there(connection, caller, new)
 
     async def _insert(self, caller: Caller, new: NewDataset, row: dict[str, Any], connection: AsyncConnection) -> str:
+        if not await hold_blob(connection, new.digest):
+            raise _no_blob(new.digest)
         await connection.execute(insert_if_absent(self._database, datasets, row))
         await _is_there(connection, caller, new)  # somebody else may have come first, with other content
         return new.id
@@ -111,6 +113,10 @@ class Datasets:
             rows = (await connection.execute(query)).all()
         page = [_to_dataset(row) for row in rows[:page_size]]
         return page, encode_token(page[-1].create_time, page[-1].id) if len(rows) > page_size else ""
+
+
+def _no_blob(digest: str) -> InvalidFields:
+    return InvalidFields.one("dataset.digest", f"there is no blob {digest}; upload it first")
 
 
 async def _is_there(connection: AsyncConnection, caller: Caller, new: NewDataset) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from modelyard.core.errors import NotFound
+
 from .blob_store import BlobStore
 from .content.limits import ExternalFile
 from .content.messages import GraphFacts, TableFacts
@@ -24,7 +26,10 @@ T = TypeVar("T")
 
 
 class Inspections:
-    """Reads blobs in the sandbox and remembers what was found in the last ones."""
+    """Reads blobs in the sandbox and remembers what was found in the last ones.
+
+    Raises NotFound for a blob that is deleted while it is read.
+    """
 
     def __init__(self, store: BlobStore, reader: ContentReader) -> None:
         self._store = store
@@ -55,7 +60,7 @@ class Inspections:
         await asyncio.gather(*self._readings.values(), return_exceptions=True)
 
     async def _shared(self, blob: Blob, kind: str, read: Callable[[Path], Coroutine[Any, Any, T]]) -> T:
-        key = (blob.digest, kind)
+        key = (blob.key, kind)
         reading: asyncio.Task[T] | None = self._readings.get(key)
         if reading is None or (reading.done() and (reading.cancelled() or reading.exception() is not None)):
             reading = self._readings[key] = asyncio.create_task(self._read(blob, read))
@@ -64,8 +69,13 @@ class Inspections:
         return await asyncio.shield(reading)
 
     async def _read(self, blob: Blob, read: Callable[[Path], Coroutine[Any, Any, T]]) -> T:
-        async with self._store.as_file(blob.digest, blob.size_bytes) as path:
-            return await read(path)
+        try:
+            async with self._store.as_file(blob.key, blob.size_bytes) as path:
+                return await read(path)
+        except Exception:
+            if await self._store.has(blob.key):
+                raise
+            raise NotFound.resource(f"blobs/{blob.digest}") from None  # deleted meanwhile
 
     def _drop_oldest(self) -> None:
         ended = [key for key, reading in self._readings.items() if reading.done()]

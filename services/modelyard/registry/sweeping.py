@@ -55,18 +55,26 @@ class Sweeper:
         """Once."""
         uploads = await self._ledger.discard_expired()
         parts = await self._delete_orphans()
+        objects = await self._delete_loose_objects()
         forgotten = await self._forget_requests()
         gone = await self._forget_pods()
-        if uploads or parts or forgotten or gone:
-            log.info("swept", uploads=uploads, parts=parts, requests=forgotten, pods=gone)
+        if uploads or parts or objects or forgotten or gone:
+            log.info("swept", uploads=uploads, parts=parts, objects=objects, requests=forgotten, pods=gone)
 
     async def _delete_orphans(self) -> int:
         count = 0
         async for keys in self._store.parts_older_than(self._orphan_age):
             orphans = await self._ledger.unknown_keys(keys)
-            await self._store.delete_parts(orphans)
+            await self._store.delete(orphans)
             count += len(orphans)
         return count
+
+    async def _delete_loose_objects(self) -> int:
+        keys = await self._ledger.loose_objects()
+        for key in keys:
+            await self._store.delete([key])
+            await self._ledger.forget_object(key)
+        return len(keys)
 
     async def _forget_requests(self) -> int:
         over = requests.c.create_time < now_us() - self._request_retention_us

@@ -35,7 +35,19 @@ blobs = Table(
     metadata,
     Column("digest", String(64), primary_key=True),
     Column("size_bytes", BigInteger, nullable=False),
+    # The object that holds the content.
+    Column("key", String(200), nullable=False, server_default=""),
     Column("create_time", BigInteger, nullable=False),
+)
+
+# Objects in the store that are to go after a time unless they become a blob's before: those of blobs that were deleted,
+# and those that are being written. So whatever ends in between, no object is forgotten.
+loose_objects = Table(
+    "loose_objects",
+    metadata,
+    Column("key", String(200), primary_key=True),
+    Column("delete_time", BigInteger, nullable=False),
+    Index(None, "delete_time"),
 )
 
 uploads = Table(
@@ -77,6 +89,7 @@ datasets = Table(
     Column("create_time", BigInteger, nullable=False),
     Index(None, "tenant", "create_time", "id"),
     Index(None, "create_time", "id"),
+    Index(None, "digest"),
 )
 
 models = Table(
@@ -124,7 +137,11 @@ model_versions = Table(
     Column("labels", JSON, nullable=False),
     # Digest, size and location of the file that holds the weights; empty if the ONNX file does.
     Column("external_data", JSON, nullable=False, server_default="{}"),
+    # Its digest once more, for the database to guard.
+    Column("external_digest", String(64), ForeignKey("blobs.digest")),
     Column("create_time", BigInteger, nullable=False),
+    Index(None, "digest"),
+    Index(None, "external_digest"),
 )
 
 model_aliases = Table(

@@ -44,7 +44,7 @@ class PartStore:
         await self._store.put_part(key, data)
         appended = await self._ledger.append(upload, len(data), key)
         if appended is None:
-            await self._store.delete_parts([key])
+            await self._store.delete([key])
         return appended or await self._ledger.get(upload.id, self._tenant)
 
 

@@ -11,6 +11,8 @@ are skipped, and the first to store the next ones goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -27,7 +29,7 @@ from modelyard.core.errors import (
 )
 
 from .background import Background
-from .blob_store import BlobStore, PartMissing
+from .blob_store import BlobStore, PartMissing, blob_key
 from .upload_ledger import Blob, Upload, UploadLedger
 from .upload_stream import Chunk, PartStore, StreamWriter
 
@@ -120,11 +122,29 @@ class Blobs:
             raise InvalidFields.one("limit", f"expected 0 or more, got {limit}")
         end = min(blob.size_bytes, offset + limit) if limit else blob.size_bytes
         with self._download_slots.taken(tenant):
-            async for piece in self._store.read(digest, offset, end):
+            async for piece in self._store.read(blob.key, offset, end):
                 for start in range(0, len(piece), SENT_CHUNK_BYTES):
                     data = bytes(piece[start : start + SENT_CHUNK_BYTES])
                     yield offset, data
                     offset += len(data)
+
+    async def delete(self, digest: str) -> bool:
+        """Removes a blob; answers whether there was one. Raises WrongState if something refers to it.
+
+        Whoever was told before that the content is there, and has not used it yet, uploads it again.
+        """
+        key = await self._ledger.delete_blob(digest)
+        if key is None:
+            return False
+        # From here on there is no such blob; if its object cannot be removed now, the sweeper does it later.
+        with contextlib.suppress(Unavailable):
+            await self._delete_object(key)
+        return True
+
+    async def _delete_object(self, key: str) -> None:
+        """Removes a loose object."""
+        await self._store.delete([key])
+        await self._ledger.forget_object(key)
 
     async def close(self) -> None:
         """Waits for what is still being stored or checked."""
@@ -145,8 +165,10 @@ class Blobs:
         keys = await self._ledger.part_keys(upload)
         if keys is None:
             return  # another replica was faster
+        key = blob_key(upload.digest, secrets.token_hex(4))
+        await self._ledger.expect_object(key)
         try:
-            await self._store.assemble(upload.digest, keys)
+            await self._store.assemble(upload.digest, keys, key)
         except PartMissing as error:
             if await self._ledger.blob(upload.digest) is not None:
                 return  # another replica became faster, and has removed the parts
@@ -154,10 +176,14 @@ class Blobs:
             raise Unavailable("parts of the upload are lost; start it again", retry_after=0) from error
         except DigestMismatch:
             await self._ledger.discard(upload.id)
-            await self._store.delete_parts(keys)
+            await self._store.delete(keys)
             raise
-        await self._ledger.complete(upload)
-        await self._store.delete_parts(keys)
+        if not await self._ledger.complete(upload, key):
+            raise Unavailable("storing the content took too long; try again", retry_after=0)
+        await self._store.delete(keys)
+        blob = await self._ledger.blob(upload.digest)
+        if blob is None or blob.key != key:
+            await self._delete_object(key)  # another replica was faster
 
 
 class _Slots:

@@ -23,7 +23,7 @@ from .models import NewModel, ensure_model, require_model
 from .repetition import Repetition, Request
 from .tables import model_aliases, model_versions, models
 from .tenancy import visible_to
-from .upload_ledger import Blob, UploadLedger
+from .upload_ledger import Blob, UploadLedger, hold_blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Versions:
     async def _blob(self, digest: str, path: str = "digest") -> Blob:
         blob = await self._ledger.blob(digest)
         if blob is None:
-            raise InvalidFields.one(f"model_version.{path}", f"there is no blob {digest}; upload it first")
+            raise _no_blob(digest, path)
         return blob
 
     async def _create(
@@ -116,12 +116,15 @@ class Versions:
         alias: str,
         connection: AsyncConnection,
     ) -> str:
+        for digest, path in _blobs_of(origin):  # one may have been deleted while it was read
+            if not await hold_blob(connection, digest):
+                raise _no_blob(digest, path)
         model = await ensure_model(self._database, connection, caller, NewModel(model_id))
         number: int = model.latest_version + 1
         signature = asdict(graph)
         row = {
             **asdict(origin), **signature, "model_id": model_id, "version": number, "size_bytes": blob.size_bytes,
-            "create_time": now_us(),
+            "external_digest": origin.external_data.get("digest"), "create_time": now_us(),
         }  # fmt: skip
         await connection.execute(insert(model_versions).values(row))
         changed = {"latest_version": number, "changes": models.c.changes + 1, "update_time": now_us()}
@@ -159,6 +162,16 @@ class Versions:
             rows = (await connection.execute(query.limit(page_size + 1))).all()
         page = [to_version(row) for row in rows[:page_size]]
         return page, encode_token(page[-1].number) if len(rows) > page_size else ""
+
+
+def _blobs_of(origin: Origin) -> list[tuple[str, str]]:
+    """Digest and field of each blob that the version refers to."""
+    external = origin.external_data.get("digest")
+    return [(origin.digest, "digest")] + ([(external, "external_data.digest")] if external else [])
+
+
+def _no_blob(digest: str, path: str) -> InvalidFields:
+    return InvalidFields.one(f"model_version.{path}", f"there is no blob {digest}; upload it first")
 
 
 def visible_versions(caller: Caller) -> Any:

@@ -51,7 +51,7 @@ async def test_content_comes_back_as_it_went(registry: RegistryClient, small_par
     assert await registry.download(digest) == CONTENT
     assert await registry.download(digest, 4_000_000) == CONTENT[4_000_000:]
     assert await registry.download(digest, 4_000_000, 3) == CONTENT[4_000_000:4_000_003]
-    assert [path.name for path in stored(small_parts)] == [digest]
+    assert [path.name.partition("-")[0] for path in stored(small_parts)] == [digest]
 
 
 async def test_chunks_on_the_way_down_are_small_and_in_order(registry: RegistryClient) -> None:

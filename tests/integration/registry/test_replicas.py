@@ -32,7 +32,7 @@ async def replicas(shared: RegistrySettings, identity: Identity) -> AsyncIterato
 
 def stored(settings: RegistrySettings) -> list[str]:
     folder = Path(settings.blob_url.removeprefix("file://"))
-    return [path.name for path in folder.rglob("*") if path.is_file()]
+    return [path.name.partition("-")[0] for path in folder.rglob("*") if path.is_file()]
 
 
 async def test_the_same_content_sent_to_both_at_once_becomes_one_blob(

@@ -9,7 +9,7 @@ from pathlib import Path
 import obstore
 import pytest
 
-from modelyard.registry.blob_store import blob_key, open_store
+from modelyard.registry.blob_store import open_store
 from modelyard.registry.settings import RegistrySettings
 from support.identity import Identity
 from support.registry import RegistryClient, digest_of, refusal, registry_settings, running_registry
@@ -48,7 +48,7 @@ async def test_content_goes_up_in_parts_and_comes_back(registry: RegistryClient,
     assert upload.committed_bytes == 9 * MEBIBYTE
     assert len(await keys(settings)) == 3
     assert (await registry.write(upload, CONTENT)).complete
-    assert await keys(settings) == [blob_key(upload.digest)]
+    assert await keys(settings) == [(await registry.registry.blobs.blob(upload.digest)).key]
     assert await registry.download(upload.digest) == CONTENT
     assert await registry.download(upload.digest, 20 * MEBIBYTE, 9) == CONTENT[20 * MEBIBYTE : 20 * MEBIBYTE + 9]
 

@@ -23,7 +23,7 @@ from modelyard.core.errors import (
     TooLarge,
     Unavailable,
 )
-from modelyard.registry.blob_store import blob_key, part_key
+from modelyard.registry.blob_store import part_key
 from modelyard.registry.upload_stream import MAX_CHUNK_BYTES, Chunk
 from support.blob_desk import PART_BYTES, TENANT, BlobDesk, cut, listed, stream
 from support.waiting import eventually
@@ -39,7 +39,7 @@ async def test_content_becomes_a_blob_and_its_parts_are_gone(desk: BlobDesk) -> 
     upload = await desk.upload(CONTENT)
     assert (upload.complete, upload.committed_bytes) == (True, len(CONTENT))
     assert await desk.read(DIGEST) == CONTENT
-    assert await desk.keys() == [blob_key(DIGEST)]
+    assert await desk.keys() == [(await desk.blobs.blob(DIGEST)).key]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
@@ -273,7 +273,7 @@ async def test_an_upload_with_all_bytes_is_finished_by_whoever_asks(desk: BlobDe
 
 async def test_lost_parts_mean_a_new_start(desk: BlobDesk) -> None:
     upload = await desk.write(await desk.start(CONTENT), CONTENT, end=500)
-    await desk.store.delete_parts(await desk.keys("uploads"))
+    await desk.store.delete(await desk.keys("uploads"))
     with pytest.raises(Unavailable, match="start it again"):
         await desk.write(upload, CONTENT)
     again = await desk.start(CONTENT)
@@ -329,7 +329,7 @@ async def test_parts_that_no_row_knows_are_swept_once_they_are_old(desk: BlobDes
 
 async def test_a_blob_shorter_than_recorded_is_never_sent_as_whole(desk: BlobDesk) -> None:
     await desk.upload(CONTENT)
-    await obstore.put_async(desk.objects, blob_key(DIGEST), CONTENT[:-1])
+    await obstore.put_async(desk.objects, (await desk.blobs.blob(DIGEST)).key, CONTENT[:-1])
     with pytest.raises(RuntimeError, match="ends at"):
         await desk.read(DIGEST)
 
@@ -341,13 +341,14 @@ async def test_a_local_folder_holds_nothing_but_the_blob(database: Database, tmp
         wrong = await desk.start(CONTENT[1:])
         with pytest.raises(DigestMismatch):
             await desk.write(wrong, b"x" * len(CONTENT[1:]))
-        async with desk.store.as_file(DIGEST, len(CONTENT)) as path:
+        key = (await desk.blobs.blob(DIGEST)).key
+        async with desk.store.as_file(key, len(CONTENT)) as path:
             assert path.read_bytes() == CONTENT
-    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / blob_key(DIGEST)]
+    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / key]
 
 
 async def test_content_of_a_remote_store_is_a_file_while_it_is_read(desk: BlobDesk) -> None:
     await desk.upload(CONTENT)
-    async with desk.store.as_file(DIGEST, len(CONTENT)) as path:
+    async with desk.store.as_file((await desk.blobs.blob(DIGEST)).key, len(CONTENT)) as path:
         assert path.read_bytes() == CONTENT
     assert not path.exists()
