@@ -11,7 +11,7 @@ TRITON_VENV := .venv-tritonclient
 INSTALLED := $(VENV)/.installed-$(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo soak up test test-fast check lint format types contracts protos check-protos bench bench-quick bench-soak clean
+.PHONY: help setup demo soak chaos up test test-fast check lint format types contracts protos check-protos bench bench-quick bench-soak clean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,13 @@ test-fast: setup ## The tests that take seconds
 
 soak: setup ## 1,000 promotions under load: no request fails, memory stays (about ten minutes)
 	MODELYARD_SOAK_SWAPS=1000 $(BIN)/pytest -s tests/integration/inference/test_swap_soak.py
+
+# The seed repeats a run's faults; by default a new one.
+SEED ?=
+JOBS ?= 200
+MINUTES ?= 60
+chaos: setup ## Break a real cluster at random while 200 jobs run: nothing is lost, nothing doubled (up to an hour)
+	PYTHONPATH=tests $(BIN)/python -m chaos run $(if $(SEED),--seed $(SEED)) --jobs $(JOBS) --minutes $(MINUTES)
 
 check: setup lint types contracts check-protos ## All checks, no tests
 

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,21 +64,33 @@ class PostgresServer:
             await connection.close()
 
 
+@dataclass(frozen=True)
+class PostgresProgram:
+    """How to run a server on a folder that was made for it."""
+
+    command: list[str]
+    options: dict[str, Any]
+    """Arguments of Popen."""
+
+
+def make_postgres(folder: Path) -> PostgresProgram:
+    """Makes an empty server in `folder`, whose path must be short enough for a socket."""
+    initdb, postgres = find_binary("initdb"), find_binary("postgres")
+    data, owner = folder / "data", _unprivileged(folder)
+    subprocess.run(
+        [initdb, "-D", data, "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync"],
+        check=True, stdout=subprocess.DEVNULL, cwd=folder, **owner,
+    )  # fmt: skip
+    options = [part for option in _OPTIONS for part in ("-c", option)]
+    return PostgresProgram([str(postgres), "-D", str(data), "-k", str(folder), *options], {"cwd": folder, **owner})
+
+
 @contextmanager
 def postgres_server() -> Iterator[PostgresServer]:
     """A server for the length of a `with`."""
-    initdb, postgres = find_binary("initdb"), find_binary("postgres")
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder:  # its path must be short enough for a socket
-        data = Path(folder) / "data"
-        owner = _unprivileged(Path(folder))
-        subprocess.run(
-            [initdb, "-D", data, "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync"],
-            check=True, stdout=subprocess.DEVNULL, cwd=folder, **owner,
-        )  # fmt: skip
-        options = [part for option in _OPTIONS for part in ("-c", option)]
-        process = subprocess.Popen(
-            [postgres, "-D", data, "-k", folder, *options], stderr=subprocess.DEVNULL, cwd=folder, **owner
-        )
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        program = make_postgres(Path(folder))
+        process = subprocess.Popen(program.command, stderr=subprocess.DEVNULL, **program.options)
         try:
             server = PostgresServer(Path(folder))
             eventually_sync(server.answers)
