@@ -98,7 +98,8 @@ class InferenceSettings(ServiceSettings):
     """The most rows of one request, and of requests that are computed together, for models with a batch dimension."""
 
     warm_up_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 64)
-    """A new version computes these batches before it is served; one that cannot is refused."""
+    """A new version computes these batches before it is served; one that cannot is refused. Batches that would take
+    more than ten seconds are left out."""
 
     trial_loads: bool = True
     """A new version is loaded and computes zeros in a process of its own first: one that crashes, asks for more memory
@@ -109,8 +110,8 @@ class InferenceSettings(ServiceSettings):
     """The longest such a trial may take."""
 
     max_run_s: float = Field(default=60.0, gt=0)
-    """The longest that one run of a graph may take, with a caller or at load; then it is stopped between two nodes of
-    the graph and its callers are answered DEADLINE_EXCEEDED."""
+    """The longest that one run of a graph may take; then it is stopped between two nodes of the graph and its callers
+    are answered DEADLINE_EXCEEDED. In a trial half of it: a version that computes zeros for longer is refused."""
 
     memory_budget_bytes: int = Field(default_factory=lambda: available_memory() // 2, ge=0)
     """What all loaded versions may take together. Where a version does not fit, models that have not been used for the

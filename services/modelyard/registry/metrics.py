@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from modelyard.core.database import Database
 
-from .pods import is_live
+from .liveness import is_live
 from .tables import pods, revision, uploads
 from .watching import Watch
 

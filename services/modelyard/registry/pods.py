@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import Database, now_us
@@ -131,11 +131,6 @@ class Pods:
         answer = [Pod(**row._asdict(), versions=found[row.id]) for row in page]
         token = encode_token(page[-1].display_name, page[-1].id) if len(rows) > page_size else ""
         return answer, token
-
-
-def is_live() -> ColumnElement[bool]:
-    """The condition under which a pod is sent requests."""
-    return (pods.c.lease_until > now_us()) & pods.c.draining.is_(False)
 
 
 async def _versions_of(

@@ -10,15 +10,21 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import now_us
 from modelyard.core.logs import get_logger
+from modelyard.v1 import pod_pb2
 
 from .aliases import current_alias, remove_alias, undo_move
 from .field_checks import MAX_REASON
-from .tables import models, promotions
+from .liveness import is_live
+from .tables import models, pod_versions, pods, promotions
+
+_LATE_US = 3600 * 1_000_000
+"""A large version may be found broken long after whoever promoted it has stopped waiting. Later than so long after that
+it says more about the pods than about the promotion."""
 
 log = get_logger()
 
@@ -36,6 +42,7 @@ class BrokenVersion:
 async def settle_broken(connection: AsyncConnection, revision: int, broken: Collection[BrokenVersion]) -> bool:
     """Ends the open promotions of these versions, as a pod at this revision sees them; whether an alias was put back.
 
+    A promotion is open while somebody may be watching it, and for an hour more if no pod has come to serve the version.
     An alias goes back to where it was if the promotion may do so and nobody has moved it since.
     """
     reasons = {(version.model_id, version.version): version.reason for version in broken}
@@ -45,7 +52,8 @@ async def settle_broken(connection: AsyncConnection, revision: int, broken: Coll
         select(promotions)
         .where(
             tuple_(promotions.c.model_id, promotions.c.version).in_(list(reasons)),
-            promotions.c.broken.is_(False), promotions.c.deadline > now_us(), promotions.c.revision <= revision,
+            promotions.c.broken.is_(False), promotions.c.revision <= revision,
+            (promotions.c.deadline > now_us()) | ((promotions.c.deadline > now_us() - _LATE_US) & ~_is_served()),
         )
         .order_by(promotions.c.model_id, promotions.c.sequence)  # everybody takes the models' locks in one order
     )  # fmt: skip
@@ -54,6 +62,19 @@ async def settle_broken(connection: AsyncConnection, revision: int, broken: Coll
         for promotion in (await connection.execute(query)).all()
     ]
     return any(put_back)
+
+
+def _is_served() -> ColumnElement[bool]:
+    """The condition under which a live pod serves a promotion's version."""
+    query = select(pod_versions.c.pod_id).join(pods, pods.c.id == pod_versions.c.pod_id)
+    return (
+        query.where(
+            pod_versions.c.model_id == promotions.c.model_id, pod_versions.c.version == promotions.c.version,
+            pod_versions.c.state == pod_pb2.PodVersion.STATE_SERVING, is_live(),
+        )
+        .correlate(promotions)
+        .exists()
+    )  # fmt: skip
 
 
 async def _settle(connection: AsyncConnection, promotion: Row[Any], reason: str) -> bool:

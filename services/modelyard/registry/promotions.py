@@ -21,8 +21,9 @@ from modelyard.core.tokens import Caller
 from modelyard.v1 import pod_pb2
 
 from .aliases import Alias, Aliases, alias_after, check_etag, current_alias, move_alias, require_version
+from .liveness import is_live
 from .models import lock_model
-from .pods import PodVersion, is_live, to_pod_version
+from .pods import PodVersion, to_pod_version
 from .promotion_outcomes import BrokenVersion, settle_broken
 from .repetition import Repetition, Request
 from .tables import models, pod_versions, pods, promotions

@@ -248,7 +248,7 @@ promotions = Table(
     Column("actor", Text, nullable=False),
     # Whether the alias goes back if the version is broken.
     Column("may_put_back", Boolean, nullable=False),
-    # Until when a broken version is put back, and somebody may be watching.
+    # Until when somebody may be watching, and a broken version is put back; later, see promotion_outcomes.
     Column("deadline", BigInteger, nullable=False),
     Column("broken", Boolean, nullable=False),
     Column("was_put_back", Boolean, nullable=False),

@@ -343,7 +343,9 @@ class PromoteModelVersionRequest(_message.Message):
     """Leave the alias where it is when the version turns out to be broken. Pods go on serving what they can."""
     @_builtins.property
     def wait_timeout(self) -> _duration_pb2.Duration:
-        """How long to watch, and for how long a broken version is put back; at most an hour. Default: 60 s."""
+        """How long to watch; at most an hour. Default: 60 s. A broken version is put back so long, and for an hour more if no
+        pod has come to serve it.
+        """
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from modelyard.core.background import running
 from modelyard.core.errors import RemoteError
 from modelyard.registry.settings import RegistrySettings
 from modelyard.v1 import model_pb2, pod_pb2, pod_service_pb2
@@ -222,6 +223,23 @@ async def test_a_promotion_that_ran_out_of_time_can_be_watched_again(versions: R
     assert (await anext(stream)).served
 
 
+async def test_a_version_that_is_found_broken_late_is_put_back_if_nobody_serves_it(versions: RegistryClient) -> None:
+    late = PlayedPod(versions, "a")
+    await late.says(2, State.STATE_LOADING)
+    assert (await refused(promote(versions, 2, wait_s=0, request_id="r")))[1].reason == "NOT_SERVED_YET"
+    await late.finds_broken(2)
+    assert await live(versions) == 1
+    error = await refusal(promote(versions, 2, request_id="r"))
+    assert (error.reason, error.metadata["put_back"]) == ("VERSION_BROKEN", "true")
+
+
+async def test_a_version_that_a_pod_serves_is_not_put_back_late(versions: RegistryClient) -> None:
+    await PlayedPod(versions, "a").serves(2)
+    await refused(promote(versions, 2, wait_s=0))
+    await PlayedPod(versions, "b").finds_broken(2)
+    assert await live(versions) == 2
+
+
 async def test_a_draining_pod_and_one_without_a_lease_are_not_waited_for(
     settings: RegistrySettings, identity: Identity
 ) -> None:
@@ -240,8 +258,14 @@ async def test_a_draining_pod_and_one_without_a_lease_are_not_waited_for(
         await eventually(alone)
         serving = PlayedPod(registry, "serving")
         await serving.serves(1)
-        await draining.report(state=pod_pb2.Pod.STATE_DRAINING)
-        last = [message async for message in promote(registry, 1)][-1]
+
+        async def stay() -> None:
+            while True:  # their leases are short, and the machine may be busy
+                await serving.report()
+                await draining.report(state=pod_pb2.Pod.STATE_DRAINING)
+
+        async with running(stay()):
+            last = [message async for message in promote(registry, 1)][-1]
     assert (last.served, states(last)) == (True, {"pod serving": "SERVING"})
 
 

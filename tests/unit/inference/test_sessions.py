@@ -95,6 +95,11 @@ def test_warm_up_refuses_a_graph_that_computes_one_batch_size_only(tmp_path: Pat
         session.warm_up([1, 2])
 
 
+def test_warm_up_leaves_out_batches_that_would_take_very_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelyard.inference.execution.sessions._WARM_UP_S", 0.0)
+    only_rows(tmp_path, 1).warm_up([2, 1])  # two rows would be refused
+
+
 def test_warm_up_passes_over_shapes_that_it_can_only_guess(tmp_path: Path) -> None:
     node = helper.make_node("Reshape", ["x", "shape"], ["y"])
     free = (TensorProto.FLOAT, ("batch", "n"))

@@ -32,13 +32,19 @@ async def trials() -> AsyncIterator[Trials]:
 
 
 async def attempt(
-    trials: Trials, folder: Path, content: bytes, *, inputs: tuple[WantedTensor, ...] = (), time_s: float = 60
+    trials: Trials,
+    folder: Path,
+    content: bytes,
+    *,
+    inputs: tuple[WantedTensor, ...] = (),
+    time_s: float = 60,
+    run_s: float = 60,
 ) -> TrialFacts:
     path = folder / f"{abs(hash(content))}.onnx"
     path.write_bytes(content)
     task = TrialTask(
         str(path), inputs, (), graph_threads=1, mapped_weights=False, location="", warm_up_batch_sizes=(1, 2),
-        memory_bytes=512 * MEBIBYTE, time_s=time_s,
+        memory_bytes=512 * MEBIBYTE, time_s=time_s, run_s=run_s,
     )  # fmt: skip
     return await trials.run(task)
 
@@ -67,6 +73,11 @@ async def test_a_hostile_version_is_refused_with_the_reason(
     with pytest.raises(MalformedContent) as raised:
         await attempt(trials, tmp_path, content, time_s=0.5 if "longer" in reason else 60)
     assert reason in raised.value.message
+
+
+async def test_a_run_without_end_is_found_out_before_the_trials_time_is_over(trials: Trials, tmp_path: Path) -> None:
+    with pytest.raises(MalformedContent, match=r"computes zeros for longer than 0\.5 s"):
+        await attempt(trials, tmp_path, hostile_graphs.looping(2.0**62), time_s=3600, run_s=0.5)
 
 
 async def test_an_endless_trial_holds_up_no_other(trials: Trials, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ _DATATYPES: dict[str, Datatype] = {
     **{f"tensor({name.lower()})": datatype for name, datatype in DATATYPES.items() if "INT" in name},
 }
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+_WARM_UP_S = 10.0
+"""A batch that is expected to take longer is not computed at load: nobody would be served meanwhile."""
 _BRIEF = 500
 _PLACE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |\S+\.(?:cc|h):\d+ .*?\) ")
 """`[ONNXRuntimeError] : 1 : FAIL : ` and `/source/model.cc:256 onnxruntime::Model::Model(…) `."""
@@ -197,15 +200,22 @@ class GraphSession:
     def warm_up(self, batch_sizes: Iterable[int]) -> None:
         """Computes zeros at each batch size, so that no caller waits for what a first run prepares.
 
-        Raises what the runtime raises for a graph at fault. Inputs that the graph refuses prove nothing: the zeros, and
-        the sizes of free dimensions beside the batch, are only our guess.
+        Sizes that would take very long, by what the one before took, are left out. Raises what the runtime raises for a
+        graph at fault. Inputs that the graph refuses prove nothing: the zeros, and the sizes of free dimensions beside
+        the batch, are only our guess.
         """
+        row_s = 0.0
         for batch_size in sorted(set(batch_sizes)) if self.signature.batched else [1]:
+            if row_s * batch_size > _WARM_UP_S:
+                log.info("warm-up ends here: larger batches take too long", batch_size=batch_size, row_s=row_s)
+                return
+            begun = time.perf_counter()
             try:
                 self.run(self._zeros(batch_size), self.all_outputs)
             except InvalidFields:
                 log.info("warm-up passed over: the graph takes no zeros", batch_size=batch_size)
                 return
+            row_s = (time.perf_counter() - begun) / batch_size
 
     def _zeros(self, batch_size: int) -> dict[str, Array]:
         return {tensor.name: _zero_tensor(tensor, batch_size) for tensor in self.signature.inputs}

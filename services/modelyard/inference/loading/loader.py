@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from modelyard.core.errors import DigestMismatch, MalformedContent, ModelyardError, RemoteError
+from modelyard.core.errors import DeadlineExceeded, DigestMismatch, MalformedContent, ModelyardError, RemoteError
 from modelyard.core.logs import get_logger
 from modelyard.core.retries import is_transient
 from modelyard.inference.execution import run_memory
@@ -98,6 +98,8 @@ class Loader:
             plan = plan_execution(session, self._wishes(wanted), predictable=predictable)
         except LOAD_ERRORS as error:
             raise MalformedContent(f"the graph fails on zeros: {brief(error)}") from error
+        except DeadlineExceeded as error:  # where no trial came first
+            raise MalformedContent(f"it computes zeros for longer than {self._watch.limit_s:g} s") from error
         return session, plan
 
     def _limits(self, wanted: WantedVersion, *, predictable: bool) -> RunLimits:

@@ -25,6 +25,8 @@ class TrialTask:
     """The most it may take."""
     time_s: float
     """The longest it may take, by the clock on the wall."""
+    run_s: float
+    """The longest that one run of it may take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from modelyard.core.errors import ModelyardError, ResourceExhausted
+from modelyard.core.errors import DeadlineExceeded, ModelyardError, ResourceExhausted
 from modelyard.core.leash import die_with_parent
-from modelyard.inference.execution.sessions import LOAD_ERRORS, GraphSession, RuntimeOptions, brief
+from modelyard.inference.execution.run_watch import RunWatch
+from modelyard.inference.execution.sessions import LOAD_ERRORS, GraphSession, RunLimits, RuntimeOptions, brief
 from modelyard.inference.serving.desired import WantedTensor
 
 from .agreement import agreed_signature
@@ -100,6 +101,8 @@ def _answer(task: TrialTask) -> dict[str, Any]:
     _confine(task)
     try:
         return {"facts": asdict(_try(task))}
+    except DeadlineExceeded:
+        return {"refusal": f"it computes zeros for longer than {task.run_s:g} s"}
     except (MemoryError, ResourceExhausted):
         return {"refusal": f"loading it and computing zeros takes more than {task.memory_bytes} bytes of memory"}
     except ModelyardError as error:
@@ -128,7 +131,7 @@ def _try(task: TrialTask) -> TrialFacts:
     read_graph_file(Path(task.path)).check(task.location)
     before = _resident()
     options = RuntimeOptions(task.graph_threads, "cpu", task.mapped_weights)
-    session = GraphSession(Path(task.path), options)
+    session = GraphSession(Path(task.path), options, RunLimits(RunWatch(task.run_s)))
     session.signature = agreed_signature(task.inputs, task.outputs, session.signature)
     session.warm_up(task.warm_up_batch_sizes)
     return TrialFacts(memory_bytes=max(0, _resident() - before))

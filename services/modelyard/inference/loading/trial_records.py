@@ -58,5 +58,6 @@ class TrialRecords:
 def _conditions(task: TrialTask) -> dict[str, Any]:
     """What another result may come of."""
     conditions = {"runtime": ort.__version__, **asdict(task)}
-    del conditions["path"], conditions["time_s"], conditions["memory_bytes"]
+    for name in ("path", "time_s", "run_s", "memory_bytes"):
+        del conditions[name]
     return json.loads(json.dumps(conditions))  # type: ignore[no-any-return]  # tuples as lists, as they come back

@@ -16,6 +16,10 @@ from .trials import Trials
 _LEAST_MEMORY_BYTES = GIBIBYTE
 """Of address space, which libraries take more of than they use."""
 
+_RUN_PART = 0.5
+"""Of what a run may take with a caller: a row of zeros that takes so long will hardly be served, and whoever promotes a
+version that loops for ever waits a minute, not two, to hear of it."""
+
 _COPIES_OF_A_FILE = 2
 """How often a file's content is in memory once it is loaded, where nobody has measured: as weights and rearranged."""
 
@@ -65,6 +69,7 @@ class VersionTrials:
             warm_up_batch_sizes=tuple(size for size in settings.warm_up_batch_sizes if size <= most_rows),
             memory_bytes=self._memory_bytes,
             time_s=settings.trial_time_s,
+            run_s=settings.max_run_s * _RUN_PART,
         )
 
 
