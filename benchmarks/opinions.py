@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from .load import perf_analyzer
 from .measuring import Plan
+from .models import CATALOGUE
 from .results import Results
 from .scenarios import Scenario
 from .stage import Stage
@@ -25,8 +26,9 @@ def ask(stage: Stage, scenarios: list[Scenario], plan: Plan, results: Results) -
                 continue
             speaker = stage.speakers[entry.server]
             model = stage.model_of(scenario, entry)
+            path = CATALOGUE[scenario.model].file()
             try:
-                seen = perf_analyzer.measure(speaker.address, speaker.metadata, model, entry.load, plan.seconds)
+                seen = perf_analyzer.measure(speaker, model, path, entry.load, plan.seconds)
                 results.opinions[f"{scenario.name}/{entry.name}"] = asdict(seen)
             except (perf_analyzer.NoOpinion, perf_analyzer.SetUpFailed) as error:
                 print(f"perf_analyzer, {scenario.name}/{entry.name}: {error}", file=sys.stderr)
