@@ -1,7 +1,11 @@
-"""Two real data sets that come inside scikit-learn, written the way a user would have them."""
+"""Two real data sets that come inside scikit-learn, written the way a user would have them.
+
+`python demo/demo_data.py FOLDER` writes both, to try things out with.
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,3 +41,8 @@ def write_digits(folder: Path) -> Table:
     images = data.images.astype(np.float32)
     np.savez_compressed(path, image=images, digit=data.target.astype(np.int64))
     return Table(path, images, data.target)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    print(write_diabetes(folder).path, write_digits(folder).path, sep="\n")

@@ -87,7 +87,8 @@ def test_an_unknown_dataset_is_named(client: Client) -> None:
     spec = short_training(model="refused")
     spec.dataset = "datasets/absent"
     error = refusal(lambda: client.training.submit(spec))
-    assert error.reason in ("NOT_FOUND", "INVALID_FIELD")
+    assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    assert error.metadata["field"] == "training_job.spec.dataset"
     assert "absent" in error.message
 
 
@@ -126,7 +127,8 @@ def test_a_file_that_is_no_table_becomes_no_dataset(client: Client, tmp_path: Pa
     path = tmp_path / "broken-table.csv"
     path.write_text(content)
     error = refusal(lambda: client.datasets.upload(path))
-    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_CONTENT")
+    assert error.metadata["field"] == "dataset.digest"
     assert re.search(said, error.message), error.message
     assert refusal(lambda: client.datasets.get("broken-table")).reason == "NOT_FOUND"
 
@@ -168,6 +170,7 @@ def test_a_truncated_graph_becomes_no_version(cluster: UpCluster, client: Client
     error = refusal(create)
     connection.close()
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_CONTENT")
+    assert error.metadata["field"] == "model_version.digest"
     assert refusal(lambda: client.models.version("truncated", 1)).reason == "NOT_FOUND"
 
 

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -14,11 +14,14 @@ from modelyard.client import Client, RemoteError
 from modelyard.local import state
 from modelyard.v1.pod_pb2 import Pod
 
-from .output import Exit, JsonFlag, complain, err, errors_explained, out, print_json, print_table
+from .output import Exit, JsonFlag, complain, err, errors_explained, out, print_json, print_table, styled
 
 if TYPE_CHECKING:
     from modelyard.local.cluster import ClusterOptions
     from modelyard.local.supervision import ProgramEvent
+
+Entries: TypeAlias = list[dict[str, Any]] | None
+"""What was found, as plain data; None where it could not be asked for (no right to, or a service is away)."""
 
 DEFAULT_DATA_DIR = Path("~/.local/share/modelyard")
 
@@ -41,7 +44,7 @@ def up(
     try:
         from modelyard.local import cluster
     except ModuleNotFoundError as error:
-        complain(f"`modelyard up` needs {error.name}: pip install 'modelyard\\[local]'")
+        complain(f"`modelyard up` needs {error.name}: pip install 'modelyard[local]'")
         raise typer.Exit(Exit.USAGE) from error
     try:
         asyncio.run(_up(cluster.ClusterOptions(data_dir.expanduser(), port, open_predict)))
@@ -70,7 +73,7 @@ async def _run(options: ClusterOptions) -> None:
     began = time.monotonic()
     async with local_cluster(options, _show) as running:
         err.print(f"[bold green]ready[/] in {time.monotonic() - began:.1f} s: {running.address}", highlight=False)
-        err.print(f"[dim]data in {running.data_dir}, logs in {running.data_dir}/logs; Ctrl-C stops it[/]")
+        err.print(styled(f"data in {running.data_dir}, logs in {running.data_dir}/logs; Ctrl-C stops it", "dim"))
         await asyncio.Event().wait()
 
 
@@ -89,7 +92,7 @@ def down(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     """Stop the cluster that `up` runs on this data."""
     running = state.read(data_dir.expanduser())
     if running is None:
-        err.print(f"[dim]no cluster runs on {data_dir}[/]")
+        err.print(styled(f"no cluster runs on {data_dir}", "dim"))
         return
     if not state.stop(running):
         complain(f"the cluster (process {running.pid}) has not stopped")
@@ -101,7 +104,7 @@ def status(as_json: JsonFlag = False) -> None:
     """Show the cluster's services and what is served. Exit code 0 if every service can be called, else 5."""
     with errors_explained(), Client() as client:
         services = client.health()
-        served = _served(client) if services.get("inference.GRPCInferenceService") == "SERVING" else []
+        served = _served(client) if services.get("inference.GRPCInferenceService") == "SERVING" else None
         metrics = _metrics(client.address)
         pods = _pods(client)
         if as_json:
@@ -114,33 +117,36 @@ def status(as_json: JsonFlag = False) -> None:
             raise typer.Exit(Exit.UNAVAILABLE)
 
 
-def _served(client: Client) -> list[dict[str, Any]]:
-    """Every version on the pod that answers; empty if our token may not ask."""
+_UNSEEN = "{} cannot be seen: no token, one without the right, or a service that is away"
+
+
+def _served(client: Client) -> Entries:
+    """Every version on the pod that answers."""
     try:
         index = client.predictions.served()
     except RemoteError:
-        return []
+        return None
     return [{"model": model.name, "version": model.version, "state": model.state} for model in index]
 
 
-def _pods(client: Client) -> list[dict[str, Any]]:
-    """The pods that the registry knows; empty if our token may not ask, or the registry is away."""
+def _pods(client: Client) -> Entries:
+    """The pods that the registry knows."""
     try:
         pods = list(client.models.pods())
     except RemoteError:
-        return []
+        return None
     return [
         {"pod": pod.display_name, "draining": pod.state == Pod.STATE_DRAINING, "versions": len(pod.versions)}
         for pod in pods
     ]
 
 
-def _print_pods(pods: list[dict[str, Any]]) -> None:
+def _print_pods(pods: Entries) -> None:
     out.print()
     print_table(
         ["POD", "VERSIONS", "STATE"],
-        [[entry["pod"], str(entry["versions"]), "draining" if entry["draining"] else "live"] for entry in pods],
-        empty="no pod has told of itself",
+        [[entry["pod"], str(entry["versions"]), "draining" if entry["draining"] else "live"] for entry in pods or ()],
+        empty=_UNSEEN.format("which pods there are") if pods is None else "no pod has told of itself",
     )
 
 
@@ -152,20 +158,18 @@ def _metrics(address: str) -> dict[str, str]:
     return {program: f"http://{listens}/metrics" for program, listens in local.metrics.items()}
 
 
-def _print_status(
-    address: str, services: dict[str, str], served: list[dict[str, Any]], metrics: dict[str, str]
-) -> None:
+def _print_status(address: str, services: dict[str, str], served: Entries, metrics: dict[str, str]) -> None:
     out.print(f"[bold]{address}[/]", highlight=False)
     print_table(
         ["SERVICE", "STATE"],
-        [[name, f"[{'green' if is_ == 'SERVING' else 'red'}]{is_}[/]"] for name, is_ in services.items()],
+        [[name, styled(is_, "green" if is_ == "SERVING" else "red")] for name, is_ in services.items()],
         empty="",
     )
     out.print()
     print_table(
         ["SERVED MODEL", "VERSION", "STATE"],
-        [[entry["model"], entry["version"], entry["state"]] for entry in served],
-        empty="nothing is served yet",
+        [[entry["model"], entry["version"], entry["state"]] for entry in served or ()],
+        empty=_UNSEEN.format("what is served") if served is None else "nothing is served yet",
     )
     if metrics:
         out.print()

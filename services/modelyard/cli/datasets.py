@@ -12,7 +12,7 @@ from modelyard.client import Client
 from modelyard.v1.dataset_pb2 import Dataset
 from modelyard.v1.tensor_pb2 import DataType
 
-from .output import JsonFlag, err, errors_explained, last_part, out, print_json, print_table, size, when
+from .output import JsonFlag, err, errors_explained, given_id, last_part, out, print_json, print_table, size, when
 
 app = typer.Typer(help="Tables to train on.", no_args_is_help=True)
 
@@ -68,7 +68,7 @@ def list_datasets(as_json: JsonFlag = False) -> None:
 def show(dataset: Annotated[str, typer.Argument(help="The dataset's id.")], as_json: JsonFlag = False) -> None:
     """Show a dataset's columns."""
     with errors_explained(), Client() as client:
-        found = client.datasets.get(last_part(dataset))
+        found = client.datasets.get(given_id(dataset, "datasets"))
         if as_json:
             print_json(found)
         else:

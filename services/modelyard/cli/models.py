@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 from google.protobuf.json_format import ParseDict
+from rich.text import Text
 
 from modelyard.client import Client
 from modelyard.v1.model_pb2 import ModelVersion, ServingConfig
 from modelyard.v1.tensor_pb2 import DataType, TensorSpec
 
-from .output import JsonFlag, as_dict, errors_explained, last_part, out, print_json, print_table, size, when
+from .output import JsonFlag, as_dict, errors_explained, last_part, out, print_json, print_table, size, styled, when
 from .traffic import AliasOption, ModelArgument, ReasonOption, traffic_text
 
 app = typer.Typer(help="Models, their versions and what is served.", no_args_is_help=True)
@@ -65,17 +66,21 @@ def show(model: ModelArgument, as_json: JsonFlag = False) -> None:
         if as_json:
             print_json({"model": as_dict(found), "versions": [as_dict(version) for version in versions]})
             return
-        aliases = {number: alias for alias, number in found.aliases.items()}
-        out.print(f"[bold]{found.name}[/] {found.description}", highlight=False)
+        aliases: dict[int, list[str]] = {}
+        for alias, number in sorted(found.aliases.items()):
+            aliases.setdefault(number, []).append(alias)
+        out.print(Text.assemble((found.name, "bold"), f" {found.description}".rstrip()))
         for alias in sorted(found.aliases):
             shown = client.models.alias(model, alias)
             if shown.HasField("traffic"):
                 out.print(f"{alias}: {traffic_text(shown.version, shown.traffic)}", highlight=False)
         if found.HasField("serving"):
             out.print(f"served with {_settings(found.serving)}", highlight=False)
+        for signature, numbers in _by_signature(versions).items():
+            out.print(f"{signature} (version {numbers})", markup=False, highlight=False, emoji=False)
         print_table(
-            ["VERSION", "ALIAS", "DIGEST", "SIZE", "INPUTS → OUTPUTS", "METRICS", "TRAINED BY", "CREATED"],
-            [_version_row(version, aliases.get(version.version, "")) for version in versions],
+            ["VERSION", "ALIAS", "DIGEST", "SIZE", "METRICS", "TRAINED BY", "CREATED"],
+            [_version_row(version, aliases.get(version.version, [])) for version in versions],
             empty="no versions yet",
         )
 
@@ -118,14 +123,22 @@ def _settings(serving: ServingConfig) -> str:
     return ", ".join(found).replace("BATCHING_", "").lower() or "each pod decides by itself"
 
 
-def _version_row(version: ModelVersion, alias: str) -> list[str]:
+def _by_signature(versions: list[ModelVersion]) -> dict[str, str]:
+    """The numbers of the versions that take and give the same tensors, in the order in which they come."""
+    found: dict[str, list[str]] = {}
+    for version in versions:
+        signature = f"{_tensors(version.inputs)} → {_tensors(version.outputs)}"
+        found.setdefault(signature, []).append(str(version.version))
+    return {signature: ", ".join(numbers) for signature, numbers in found.items()}
+
+
+def _version_row(version: ModelVersion, aliases: list[str]) -> list[str | Text]:
     metrics = ", ".join(f"{name} {value:.3f}" for name, value in sorted(version.evaluation.metrics.items()))
     return [
         str(version.version),
-        f"[green]{alias}[/]",
+        styled(", ".join(aliases), "green"),
         version.digest[:12],
         size(version.size_bytes),
-        f"{_tensors(version.inputs)} → {_tensors(version.outputs)}",
         metrics,
         last_part(version.training_job),
         when(version.create_time),
@@ -138,7 +151,7 @@ def _tensors(specs: object) -> str:
 
 def _tensor(spec: TensorSpec) -> str:
     shape = ", ".join("?" if size < 0 else str(size) for size in spec.shape)
-    return f"{spec.name} {DataType.Name(spec.data_type).removeprefix('DATA_TYPE_')}\\[{shape}]"
+    return f"{spec.name} {DataType.Name(spec.data_type).removeprefix('DATA_TYPE_')}[{shape}]"
 
 
 @app.command()

@@ -1,15 +1,19 @@
 """How the command talks: tables and colours for people, `--json` for programs, exit codes for scripts.
 
 Results go to standard output, everything else (progress, errors) to standard error, so that a pipe sees results only.
+What services and people wrote (column names, messages, reasons) is printed as it is: only what is written here may
+carry the terminal library's markup.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
 from enum import IntEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import grpc
@@ -20,11 +24,23 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from modelyard.core.errors import ModelyardError, RemoteError, to_status
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+_PIPE_WIDTH = 400
+"""Columns where nobody said how many there are: a program that reads a table must not find its rows folded."""
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_WIDTH
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
 
@@ -77,7 +93,10 @@ def errors_explained() -> Iterator[None]:
     except ConnectionError as error:
         complain(str(error))
         raise typer.Exit(Exit.UNAVAILABLE) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        raise typer.Exit(Exit.USAGE) from error
+    except ValueError as error:
         complain(str(error))
         raise typer.Exit(Exit.USAGE) from error
     except KeyboardInterrupt as error:
@@ -95,16 +114,16 @@ def _explain(error: RemoteError) -> None:
         for violation in error.violations:
             err.print(f"  [bold]{escape(violation.field)}[/]: {escape(violation.description)}", highlight=False)
     else:
-        complain(f"{escape(error.message)} [dim]({error.reason or error.code.name})[/]")
+        complain(error.message, note=f"({error.reason or error.code.name})")
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
         err.print("  [dim]MODELYARD_TOKEN holds the token; `modelyard token create` makes one[/]")
     if error.metadata.get("request_id") and error.code is grpc.StatusCode.INTERNAL:
         err.print(f"  [dim]request id {error.metadata['request_id']}[/]")
 
 
-def complain(message: str) -> None:
-    """An error message for people."""
-    err.print(f"[bold red]error:[/] {message}", highlight=False)
+def complain(message: str, note: str = "") -> None:
+    """An error message for people, printed as it is; `note` stands behind it."""
+    err.print(Text.assemble(("error:", "bold red"), f" {message}", (f" {note}" if note else "", "dim")))
 
 
 def print_json(value: Message | Iterable[Message] | dict[str, Any]) -> None:
@@ -128,22 +147,40 @@ def as_dict(message: Message) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """A table for people, or a sentence if there is nothing."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, empty: str) -> None:
+    """A table for people, or a sentence if there is nothing. Texts stand in it as they are; `styled` colours one."""
     table = Table(box=None, pad_edge=False, header_style="bold dim")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # nothing is left out on a narrow terminal
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     if table.row_count:
         out.print(table)
     else:
         err.print(f"[dim]{empty}[/]")
 
 
+def styled(text: str, style: str) -> Text:
+    """A text in a colour, whatever is in it."""
+    return Text(text, style)
+
+
+def read_text(path: Path) -> str:
+    """A file's text; raises OSError, or ValueError if it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8; byte {error.start + 1} is none") from error
+
+
 def when(moment: Timestamp) -> str:
     """A time in the reader's own zone."""
     return moment.ToDatetime(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment.seconds else "–"
+
+
+def given_id(text: str, collection: str) -> str:
+    """The id that a person gave, alone or as `datasets/ID`; a path stays one, for the service to refuse."""
+    return text.removeprefix(f"{collection}/")
 
 
 def size(count: int) -> str:
@@ -157,5 +194,5 @@ def size(count: int) -> str:
 
 
 def last_part(name: str) -> str:
-    """The id at the end of a resource name."""
+    """The id at the end of a resource name that a service answered; for what a person gave: `given_id`."""
     return name.rpartition("/")[2]

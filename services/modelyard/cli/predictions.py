@@ -13,14 +13,15 @@ import typer
 from modelyard.client import Client
 from modelyard.core.errors import InvalidFields
 
-from .output import JsonFlag, err, errors_explained, out
+from .output import JsonFlag, err, errors_explained, out, read_text
+from .traffic import ModelArgument
 
 _METADATA_NAME = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 """What gRPC allows for a text: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, Custom-Metadata."""
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="The model's id.")],
+    model: ModelArgument,
     data: Annotated[
         str | None, typer.Option(help='The rows as JSON: `[[1, 2, 3]]`, or `{"input": [[1, 2, 3]]}` by input name.')
     ] = None,
@@ -63,7 +64,7 @@ def _rows(data: str | None, file: Path | None) -> Any:
     if (data is None) == (file is None):
         raise ValueError("give the rows by either --data or --file")
     if data is None:
-        data = sys.stdin.read() if str(file) == "-" else Path(str(file)).read_text(encoding="utf-8")
+        data = sys.stdin.read() if str(file) == "-" else read_text(Path(str(file)))
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from modelyard.client import Client, RemoteError
 from modelyard.v1.model_service_pb2 import PodReceipt, PromoteModelVersionResponse
 from modelyard.v1.pod_pb2 import Pod, PodVersion
 
-from .output import Exit, JsonFlag, complain, err, errors_explained, last_part, out, print_json, print_table
-from .traffic import AliasOption, ModelArgument, ReasonOption
+from .output import Exit, JsonFlag, complain, err, errors_explained, last_part, out, print_json, print_table, styled
+from .traffic import AliasOption, ModelArgument, ReasonOption, model_id
 
 _STYLES = {"PENDING": "dim", "LOADING": "cyan", "SERVING": "green", "FAILED": "red"}
 
@@ -48,12 +48,16 @@ def promote(
         except RemoteError as error:
             if error.reason != "VERSION_BROKEN":
                 raise
-            complain(escape(error.message))
+            complain(error.message)
             raise typer.Exit(Exit.FAILED) from error
         if as_json:
             print_json(receipt)
         else:
-            out.print(f"{model} {alias} → {version}, served by {len(receipt.pods)} pods", highlight=False)
+            out.print(f"{model} {alias} → {version}, served by {_counted(len(receipt.pods))}", highlight=False)
+
+
+def _counted(count: int) -> str:
+    return "1 pod" if count == 1 else f"{count} pods"
 
 
 def _last(steps: Iterable[PromoteModelVersionResponse]) -> PromoteModelVersionResponse:
@@ -68,21 +72,22 @@ def _draw(steps: Iterable[PromoteModelVersionResponse]) -> PromoteModelVersionRe
         for receipt in steps:
             table = Table.grid(padding=(0, 2))
             for pod in receipt.pods:
-                table.add_row(f"  {pod.display_name}", _styled(pod.state), _detail(pod))
+                table.add_row(Text(f"  {pod.display_name}"), _styled(pod.state), _detail(pod))
             if not receipt.pods:
                 table.add_row("  [yellow]no pod is alive[/]")
             live.update(table, refresh=True)
     return receipt
 
 
-def _detail(pod: PodReceipt) -> str:
-    loaded = f"[dim]{pod.digest[:12]}, loaded in {_milliseconds(pod)}[/]" if pod.digest else ""
-    return escape(pod.reason) or loaded
+def _detail(pod: PodReceipt) -> Text:
+    if pod.reason or not pod.digest:
+        return Text(pod.reason)
+    return styled(f"{pod.digest[:12]}, loaded in {_milliseconds(pod)}", "dim")
 
 
-def _styled(state: PodVersion.State.ValueType) -> str:
+def _styled(state: PodVersion.State.ValueType) -> Text:
     name = PodVersion.State.Name(state).removeprefix("STATE_") if state in PodVersion.State.values() else str(state)
-    return f"[{_STYLES.get(name, 'yellow')}]{name.lower()}[/]"
+    return styled(name.lower(), _STYLES.get(name, "yellow"))
 
 
 def _milliseconds(version: PodReceipt | PodVersion) -> str:
@@ -90,7 +95,8 @@ def _milliseconds(version: PodReceipt | PodVersion) -> str:
 
 
 def pods(
-    model: Annotated[str, typer.Argument(help="Only this model.", metavar="[MODEL]")] = "", as_json: JsonFlag = False
+    model: Annotated[str, typer.Argument(help="Only this model.", metavar="[MODEL]", callback=model_id)] = "",
+    as_json: JsonFlag = False,
 ) -> None:
     """Show the inference pods and what each of them serves."""
     with errors_explained(), Client() as client:
@@ -105,8 +111,10 @@ def pods(
         )
 
 
-def _rows(pod: Pod) -> list[list[str]]:
-    name = pod.display_name + (" [yellow](draining)[/]" if pod.state == Pod.STATE_DRAINING else "")
+def _rows(pod: Pod) -> list[list[str | Text]]:
+    name = Text(pod.display_name)
+    if pod.state == Pod.STATE_DRAINING:
+        name.append(" (draining)", "yellow")
     if not pod.versions:
         return [[name, *["–"] * 6, ""]]
     return [
@@ -118,7 +126,7 @@ def _rows(pod: Pod) -> list[list[str]]:
             _styled(version.state),
             version.digest[:12],
             _milliseconds(version) if version.HasField("load_time") else "",
-            escape(version.reason),
+            version.reason,
         ]
         for version in pod.versions
     ]

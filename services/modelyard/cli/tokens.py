@@ -9,7 +9,7 @@ import typer
 
 from modelyard.client import Client
 
-from .output import JsonFlag, err, errors_explained, out, print_json, when
+from .output import JsonFlag, err, errors_explained, out, print_json, styled, when
 
 app = typer.Typer(help="Access tokens.", no_args_is_help=True)
 
@@ -33,7 +33,7 @@ def create(
             print_json(token)
         else:
             out.print(token.secret, highlight=False, markup=False)
-            err.print(f"[dim]for {token.subject} in {token.tenant}, until {when(token.expire_time)}[/]")
+            err.print(styled(f"for {token.subject} in {token.tenant}, until {when(token.expire_time)}", "dim"))
 
 
 def seconds(text: str) -> int:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from modelyard.client import Client
 from modelyard.v1.model_pb2 import ShadowReport, Traffic
 
-from .output import JsonFlag, err, errors_explained, out, print_json, print_table
+from .output import JsonFlag, err, errors_explained, given_id, out, print_json, print_table
 
-ModelArgument = Annotated[str, typer.Argument(help="The model's id.", metavar="MODEL")]
+
+def model_id(text: str) -> str:
+    """`diabetes` of `diabetes` or `models/diabetes`."""
+    return given_id(text, "models")
+
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="The model, `models/ID` or just ID.", metavar="MODEL", callback=model_id)
+]
 AliasOption = Annotated[str, typer.Option(help="The alias.")]
 ReasonOption = Annotated[str, typer.Option(help="Why, for the history.")]
 
@@ -99,4 +108,4 @@ def _print_report(report: ShadowReport) -> None:
         empty="",
     )
     if report.last_error:
-        err.print(f"[dim]last failure:[/] {report.last_error}", highlight=False)
+        err.print(Text.assemble(("last failure:", "dim"), f" {report.last_error}"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from modelyard.client import Client
 from modelyard.client.training import State
@@ -18,11 +19,14 @@ from .output import (
     JsonFlag,
     err,
     errors_explained,
+    given_id,
     last_part,
     out,
     print_json,
     print_json_line,
     print_table,
+    read_text,
+    styled,
     when,
 )
 from .training_view import STATE_STYLES, follow, state_name
@@ -52,9 +56,9 @@ def submit(
     with errors_explained(), Client() as client:
         spec = _load(file, recipe)
         if dataset is not None:
-            spec.dataset = f"datasets/{last_part(dataset)}"
+            spec.dataset = f"datasets/{given_id(dataset, 'datasets')}"
         if model is not None:
-            spec.model = f"models/{last_part(model)}"
+            spec.model = f"models/{given_id(model, 'models')}"
         if seed is not None:
             spec.seed = seed
         job = client.training.submit(spec, request_id=request_id, validate_only=check)
@@ -73,7 +77,7 @@ def _load(file: Path | None, recipe: str | None) -> TrainingSpec:
     if (file is None) == (recipe is None):
         raise ValueError("give either a FILE or --recipe NAME")
     if file is not None:
-        return recipes.load_recipe(file.read_text(encoding="utf-8"))
+        return recipes.load_recipe(read_text(file))
     if recipe not in recipes.builtin_recipe_names():
         raise ValueError(f"{recipe!r} is no recipe; expected one of {', '.join(recipes.builtin_recipe_names())}")
     return recipes.builtin_recipe(recipe)
@@ -139,12 +143,12 @@ def list_jobs(
         )
 
 
-def _row(job: TrainingJob) -> list[str]:
+def _row(job: TrainingJob) -> list[str | Text]:
     state = state_name(job.state)
     result = last_part(job.model_version) if job.model_version else job.failure_message.partition("\n")[0][:60]
     return [
         last_part(job.name),
-        f"[{STATE_STYLES.get(state, 'cyan')}]{state}[/]",
+        styled(state, STATE_STYLES.get(state, "cyan")),
         last_part(job.spec.model),
         last_part(job.spec.dataset),
         when(job.create_time),

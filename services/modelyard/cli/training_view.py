@@ -14,6 +14,8 @@ from modelyard.v1 import training_job_pb2 as pb
 
 from .output import err
 
+_TRAINING_STATES = {"RUNNING", "CANCELLING"}
+"""While the job is in one of these the bar moves, and says for how long at most."""
 STATE_STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow", "CANCELLING": "yellow", "QUEUED": "dim"}
 
 
@@ -70,8 +72,11 @@ class JobView:
         state = state_name(change.state)
         attempt = f" [dim](attempt {event.attempt})[/]" if event.attempt > 1 else ""
         more = f" {change.model_version}" if change.model_version else ""
-        more += f" [dim]{change.message}[/]" if change.message else ""
-        self._console.print(f"  [{STATE_STYLES.get(state, 'cyan')}]{state.lower()}[/]{attempt}{more}", highlight=False)
+        more += f" [dim]{escape(change.message)}[/]" if change.message else ""
+        shown = f"[{STATE_STYLES.get(state, 'cyan')}]{state.lower()}[/]{attempt}{more}"
+        self._console.print(f"  {shown}", highlight=False, emoji=False)
+        if self._task is not None and state not in _TRAINING_STATES:
+            self._bar.update(self._task, eta="")
 
     def _show_progress(self, progress: pb.TrainingProgress) -> None:
         loss = f"{progress.training_loss:.4g} (validation {progress.validation_loss:.4g})"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from modelyard.core.errors import RemoteError
+from modelyard.core.errors import InvalidFields, RemoteError
 from modelyard.oip import open_inference_pb2 as pb
 from modelyard.oip.datatypes import DATATYPES, to_bfloat16
 from modelyard.oip.service import InferenceStub
@@ -58,7 +58,10 @@ class PredictionsClient:
         timeout_s: float = 30.0,
         metadata: Mapping[str, str] | None = None,
     ) -> Prediction:
-        """See `Client.predict`. Values are converted to the types that the model declares."""
+        """See `Client.predict`. Values are converted to the types that the model declares.
+
+        Raises InvalidFields if they cannot be, RemoteError for what a service refuses.
+        """
         request = self._request(model, inputs, version)
         try:
             with translated():
@@ -106,7 +109,7 @@ class PredictionsClient:
         request = pb.ModelInferRequest(model_name=model, model_version=str(version))
         for name, values in inputs.items():
             datatype = types.get(name, "")
-            add_input(request, name, _converted(values, datatype), "BF16" if datatype == "BF16" else "")
+            add_input(request, name, _converted(name, values, datatype), "BF16" if datatype == "BF16" else "")
         return request
 
     def metadata(self, model: str, *, version: int | str = "") -> pb.ModelMetadataResponse:
@@ -138,9 +141,16 @@ def _noting(broken: list[BaseException], requests: Iterator[pb.ModelInferRequest
         raise
 
 
-def _converted(values: ArrayLike, datatype: str) -> NDArray[Any]:
-    """The values as the model's type; as they are if that is unknown, since the service's error says what it wants."""
-    if datatype == "BF16":
-        return to_bfloat16(np.asarray(values, dtype=np.float32))
+def _converted(name: str, values: ArrayLike, datatype: str) -> NDArray[Any]:
+    """The values as the model's type; as they are if that is unknown, since the service's error says what it wants.
+
+    Raises InvalidFields for values that cannot be of that type, and for rows of different lengths.
+    """
     known = DATATYPES.get(datatype)
-    return np.asarray(values, dtype=None if known is None or datatype == "BYTES" else known.dtype)
+    try:
+        if datatype == "BF16":
+            return to_bfloat16(np.asarray(values, dtype=np.float32))
+        return np.asarray(values, dtype=None if known is None or datatype == "BYTES" else known.dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        wanted = f"{datatype} values" if known else "values"
+        raise InvalidFields.one(f"inputs.{name}", f"expected {wanted} in rows of one length; {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -34,9 +35,9 @@ PUBLIC_SERVICES = (*OWN_SERVICES, *REGISTRY_SERVICES, INFERENCE_SERVICE)
 
 
 def public_pool() -> DescriptorPool:
-    """A pool of its own with the public services' files and all they import."""
+    """A pool of its own with the public services' files, the details of errors, and all they import."""
     files = (
         training_service_pb2, access_service_pb2, model_service_pb2, pod_service_pb2, dataset_service_pb2,
-        artifact_service_pb2, errors_pb2, health_pb2, reflection_pb2,
+        artifact_service_pb2, errors_pb2, error_details_pb2, health_pb2, reflection_pb2,
     )  # fmt: skip
     return pool_with(file.DESCRIPTOR for file in files)

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import grpc.aio
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -152,7 +153,7 @@ def _pod(
         predictor=predictor,
         health=readiness,
         anonymous=ANONYMOUS_PREDICTOR if anonymous else None,
-        descriptor_pool=pool_with(file.DESCRIPTOR for file in (health_pb2, reflection_pb2)),
+        descriptor_pool=pool_with(file.DESCRIPTOR for file in (error_details_pb2, health_pb2, reflection_pb2)),
         announce=False,
         stopping=stopping,
     )

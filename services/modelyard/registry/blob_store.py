@@ -135,7 +135,7 @@ class BlobStore:
         if found != digest:
             raise DigestMismatch(
                 f"the content's SHA-256 is {found}, announced was {digest}; the upload is discarded",
-                metadata={"expected": digest, "found": found},
+                metadata={"expected": digest, "found": found, "field": "digest"},
             )
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[memoryview]:

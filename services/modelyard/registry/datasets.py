@@ -16,7 +16,7 @@ from modelyard.core.paging import decode_token, encode_token
 from modelyard.core.tokens import Caller
 
 from .content.messages import ColumnFacts, TableFacts
-from .inspections import Inspections
+from .inspections import Inspections, content_of
 from .repetition import Repetition, Request
 from .tables import datasets
 from .tenancy import owns, visible_to
@@ -73,7 +73,8 @@ class Datasets:
             blob = await self._ledger.blob(new.digest)
             if blob is None:
                 raise _no_blob(new.digest)
-            table = await self._inspections.table(blob, new.format)
+            with content_of("dataset.digest"):
+                table = await self._inspections.table(blob, new.format)
             row = {
                 **asdict(new), "tenant": caller.tenant, "size_bytes": blob.size_bytes, "row_count": table.row_count,
                 "columns": [asdict(column) for column in table.columns], "create_time": now_us(),

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from modelyard.core.errors import NotFound
+from modelyard.core.errors import MalformedContent, NotFound, TooLarge
 
 from .blob_store import BlobStore
 from .content.limits import ExternalFile
@@ -23,6 +24,16 @@ from .upload_ledger import Blob
 _REMEMBERED = 256
 
 T = TypeVar("T")
+
+
+@contextmanager
+def content_of(field: str) -> Iterator[None]:
+    """Says of content that is refused inside which field of the request led to it."""
+    try:
+        yield
+    except (MalformedContent, TooLarge) as error:
+        error.metadata["field"] = field
+        raise
 
 
 class Inspections:

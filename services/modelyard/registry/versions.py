@@ -18,7 +18,7 @@ from modelyard.core.tokens import Caller
 from .aliases import move_alias
 from .content.limits import ExternalFile
 from .content.messages import GraphFacts, TensorFacts
-from .inspections import Inspections
+from .inspections import Inspections, content_of
 from .models import NewModel, ensure_model, require_model
 from .repetition import Repetition, Request
 from .tables import model_aliases, model_versions, models
@@ -93,7 +93,8 @@ class Versions:
                 data = await self._blob(origin.external_data["digest"], "external_data.digest")
                 external = ExternalFile(origin.external_data["location"], data.size_bytes)
                 origin = replace(origin, external_data={**origin.external_data, "size_bytes": data.size_bytes})
-            graph = await self._inspections.graph(blob, external)
+            with content_of("model_version.digest"):
+                graph = await self._inspections.graph(blob, external)
             work = partial(self._create, caller, model_id, origin, blob, graph, alias)
             number, _now = await self._repetition.once(request, work)
             if alias:

@@ -45,11 +45,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 10
     """The same request_id was used before with different content."""
     ERROR_REASON_DIGEST_MISMATCH: _ErrorReason.ValueType  # 11
-    """The content's SHA-256 is not the one that was announced."""
+    """The content's SHA-256 is not the one that was announced; metadata `expected` and `found`."""
     ERROR_REASON_OFFSET_MISMATCH: _ErrorReason.ValueType  # 12
     """The upload's bytes do not continue where the last part ended; metadata `committed_bytes` says where."""
     ERROR_REASON_MALFORMED_CONTENT: _ErrorReason.ValueType  # 13
-    """The bytes are not what they claim to be (a broken CSV, a truncated ONNX graph); the message says where."""
+    """The bytes are not what they claim to be (a broken CSV, a truncated ONNX graph); the message says where, and
+    metadata `field` which field of the request led to them.
+    """
     ERROR_REASON_TOO_LARGE: _ErrorReason.ValueType  # 14
     """The message or blob is over the size that the settings allow; metadata `limit_bytes` says how much."""
     ERROR_REASON_STALE_ATTEMPT: _ErrorReason.ValueType  # 15
@@ -105,11 +107,13 @@ ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 9
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 10
 """The same request_id was used before with different content."""
 ERROR_REASON_DIGEST_MISMATCH: ErrorReason.ValueType  # 11
-"""The content's SHA-256 is not the one that was announced."""
+"""The content's SHA-256 is not the one that was announced; metadata `expected` and `found`."""
 ERROR_REASON_OFFSET_MISMATCH: ErrorReason.ValueType  # 12
 """The upload's bytes do not continue where the last part ended; metadata `committed_bytes` says where."""
 ERROR_REASON_MALFORMED_CONTENT: ErrorReason.ValueType  # 13
-"""The bytes are not what they claim to be (a broken CSV, a truncated ONNX graph); the message says where."""
+"""The bytes are not what they claim to be (a broken CSV, a truncated ONNX graph); the message says where, and
+metadata `field` which field of the request led to them.
+"""
 ERROR_REASON_TOO_LARGE: ErrorReason.ValueType  # 14
 """The message or blob is over the size that the settings allow; metadata `limit_bytes` says how much."""
 ERROR_REASON_STALE_ATTEMPT: ErrorReason.ValueType  # 15

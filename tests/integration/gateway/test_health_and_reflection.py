@@ -126,12 +126,26 @@ def _look_up(address: str) -> None:
         assert "raw_input_contents" in pool.FindMessageTypeByName("inference.ModelInferRequest").fields_by_name
 
 
+async def test_grpcurl_shows_the_details_of_an_error(sqlite_url: str, identity: Identity, tmp_path: Path) -> None:
+    settings = gateway_settings(identity, tmp_path, database_url=sqlite_url)
+    async with served_gateway(settings, identity) as (_gateway, address):
+        code, _output, errors = await _run_grpcurl(address, "modelyard.v1.TrainingService/ListTrainingJobs")
+    assert code != 0
+    assert '"reason":"TOKEN_MISSING"' in errors.replace(" ", "")
+
+
 async def _grpcurl(address: str, *arguments: str) -> str:
     """What the real grpcurl answers."""
+    code, output, errors = await _run_grpcurl(address, *arguments)
+    assert code == 0, errors
+    return output
+
+
+async def _run_grpcurl(address: str, *arguments: str) -> tuple[int | None, str, str]:
+    """Exit code, standard output and standard error."""
     program = Path(sys.executable).with_name("grpcurl")
     process = await asyncio.create_subprocess_exec(
         program, "-plaintext", address, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     output, errors = await process.communicate()
-    assert process.returncode == 0, errors.decode()
-    return output.decode()
+    return process.returncode, output.decode(), errors.decode()

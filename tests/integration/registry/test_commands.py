@@ -80,7 +80,7 @@ async def test_promoting_shows_every_pod_and_ends_when_all_serve(shell: Shell) -
     await shell.pod_says(2, **SERVING)
     result = await running
     assert result.exit_code == 0, result.output
-    assert "m live → 2, served by 1 pods" in result.stdout
+    assert "m live → 2, served by 1 pod\n" in result.stdout
     assert "host/1" in result.stderr
     assert "serving" in result.stderr
     assert "abababababab, loaded in 12 ms" in result.stderr
