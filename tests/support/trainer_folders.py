@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import subprocess
@@ -69,6 +70,7 @@ def prepare(
     folder.mkdir(parents=True)
     (folder / "dataset").write_bytes(content)
     dataset = describe(folder / "dataset", table_format, spec.dataset)
+    dataset.digest = hashlib.sha256(content).hexdigest()
     job = TrainingJob(name="trainingJobs/test", attempt=1, spec=check_spec(spec, dataset).spec if checked else spec)
     (folder / "dataset.json").write_text(json_format.MessageToJson(dataset))
     (folder / "job.json").write_text(json_format.MessageToJson(job))

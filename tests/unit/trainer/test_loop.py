@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ from torch import nn
 
 from modelyard.v1 import training_spec_pb2 as pb
 from modelyard.v1.training_job_pb2 import TrainingProgress
+from modelyard_workers.trainer.checkpoint_file import Origin
 from modelyard_workers.trainer.early_stopping import BestEpoch
 from modelyard_workers.trainer.failures import Diverged
 from modelyard_workers.trainer.loop import Rows, ShuffledBatches, TrainingState, mean_loss, train
 from modelyard_workers.trainer.losses import LOSSES
 from modelyard_workers.trainer.optimizers import build_optimizer
 from modelyard_workers.trainer.progress import ProgressMeter
+from modelyard_workers.trainer.saving import CheckpointSaver
 from modelyard_workers.trainer.stopping import Stopped, StopRequest
 
 SQUARED = LOSSES[pb.LOSS_MEAN_SQUARED_ERROR]
@@ -55,7 +58,8 @@ def run(
     report: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> None:
     meter = ProgressMeter(report, max_epochs=epochs, rows_per_epoch=64)
-    train(state, line(64), line(32, seed=1), SQUARED, epochs, meter, stop or StopRequest())
+    saver = CheckpointSaver(Path("/nonexistent"), Origin("", ""), lambda message: None, interval_s=0)
+    train(state, line(64), line(32, seed=1), SQUARED, epochs, meter, saver, stop or StopRequest())
 
 
 def test_a_line_is_learned() -> None:
@@ -80,7 +84,7 @@ def test_training_loss_is_the_mean_over_all_rows_of_the_epoch() -> None:
     network = nn.Linear(2, 1)
     state = state_for(network, rate=1e-30, batch_size=24)  # batches of 22, 21 and 21 rows; nothing moves
     run(state, epochs=1)
-    assert state.training_loss == pytest.approx(mean_loss(network, line(64), SQUARED), rel=1e-6)
+    assert state.training_loss == pytest.approx(mean_loss(network, line(64), SQUARED, StopRequest()), rel=1e-6)
 
 
 def test_early_stopping_goes_back_to_the_best_weights() -> None:
@@ -90,7 +94,7 @@ def test_early_stopping_goes_back_to_the_best_weights() -> None:
     run(state, epochs=10_000)
     assert state.epoch < 10_000
     assert state.epoch - state.best.epoch == 7
-    assert mean_loss(network, line(32, seed=1), SQUARED) == state.best.loss < state.validation_loss
+    assert mean_loss(network, line(32, seed=1), SQUARED, StopRequest()) == state.best.loss < state.validation_loss
 
 
 def test_without_early_stopping_the_last_weights_stay() -> None:
@@ -98,7 +102,7 @@ def test_without_early_stopping_the_last_weights_stay() -> None:
     state = state_for(network, rate=1.5)
     run(state, epochs=50)
     assert state.epoch == 50
-    assert mean_loss(network, line(32, seed=1), SQUARED) == state.validation_loss > state.best.loss
+    assert mean_loss(network, line(32, seed=1), SQUARED, StopRequest()) == state.validation_loss > state.best.loss
 
 
 def test_a_loss_that_is_not_finite_is_called_diverged() -> None:
@@ -174,7 +178,10 @@ def test_an_epoch_has_every_row_once_in_batches_of_one_size(rows: int, batch_siz
 
 def test_every_epoch_has_its_own_order() -> None:
     loader = ShuffledBatches(100, 10, seed=0)
-    first, second = torch.cat(list(loader)), torch.cat(list(loader))
+    first = torch.cat(list(loader))
+    assert list(loader) == []
+    loader.end_epoch()
+    second = torch.cat(list(loader))
     assert not torch.equal(first, second)
     assert torch.equal(first, torch.cat(list(ShuffledBatches(100, 10, seed=0))))
 

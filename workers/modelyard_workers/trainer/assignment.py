@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from google.protobuf import json_format
 from modelyard.v1.dataset_pb2 import Dataset
 from modelyard.v1.training_job_pb2 import TrainingJob
 from modelyard.v1.worker_service_pb2 import FinishTrainingJobRequest
+
+from .durable import whole_file
+
+CHECKPOINT_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,26 @@ class Assignment:
         return self.folder / "dataset"
 
     @property
+    def checkpoint_file(self) -> Path:
+        """The checkpoint to go on from, if there is one; the parent has verified its digest."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints that are made."""
+        return self.folder / "checkpoints"
+
+    def checkpoint_interval_s(self) -> float:
+        """How often to make one; 0 for only when told to stop. Raises ValueError if the parent wrote nonsense."""
+        settings = self.folder / "trainer.json"
+        if not settings.exists():
+            return CHECKPOINT_INTERVAL_S
+        interval = float(json.loads(settings.read_text()).get("checkpoint_interval_s", CHECKPOINT_INTERVAL_S))
+        if not 0 <= interval < math.inf:
+            raise ValueError(f"checkpoint_interval_s is {interval}")
+        return interval
+
+    @property
     def model_file(self) -> Path:
         """Where the exported graph goes."""
         return self.folder / "model.onnx"
@@ -47,15 +72,6 @@ class Assignment:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Temporary file, fsync, rename, fsync of the folder: after a crash there is the whole file or none."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -35,7 +37,34 @@ class BestEpoch:
         """Whether `patience` epochs have passed without an improvement."""
         return self._stopping is not None and epoch - self._mark_epoch >= self._stopping.patience
 
-    def restore(self, network: nn.Module) -> None:
+    def reinstate(self, network: nn.Module) -> None:
         """Goes back to the best weights; without early stopping the last ones stay."""
         if self._weights is not None:
             network.load_state_dict(self._weights)
+
+    def numbers(self) -> dict[str, float | int | None]:
+        """All but the weights, for a checkpoint; None stands for infinite."""
+        return {
+            "loss": _or_none(self.loss),
+            "epoch": self.epoch,
+            "mark_loss": _or_none(self._mark_loss),
+            "mark_epoch": self._mark_epoch,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The best weights by name, for a checkpoint; empty if there are none yet, or none are kept."""
+        return self._weights or {}
+
+    def restore(self, numbers: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Puts back what `numbers` and `tensors` gave; KeyError if something is missing."""
+        self.loss, self.epoch = _or_infinite(numbers["loss"]), numbers["epoch"]
+        self._mark_loss, self._mark_epoch = _or_infinite(numbers["mark_loss"]), numbers["mark_epoch"]
+        self._weights = tensors or None
+
+
+def _or_none(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
+
+
+def _or_infinite(loss: float | None) -> float:
+    return math.inf if loss is None else loss

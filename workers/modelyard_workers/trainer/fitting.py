@@ -16,6 +16,8 @@ from .losses import LOSSES
 from .networks import ServedNetwork, build_network
 from .optimizers import build_optimizer
 from .progress import ProgressMeter
+from .resuming import CheckpointPlan, begin_or_resume
+from .saving import CheckpointSaver
 from .scaling import Restore, Standardize, input_scaling, statistics
 from .splits import Parts
 from .stopping import Stopped, StopRequest
@@ -24,14 +26,21 @@ from .update_stream import UpdateStream, say
 
 
 def fit(
-    checked: CheckedSpec, table: Table, parts: Parts, device: torch.device, updates: UpdateStream, stop: StopRequest
+    checked: CheckedSpec,
+    table: Table,
+    parts: Parts,
+    device: torch.device,
+    updates: UpdateStream,
+    stop: StopRequest,
+    checkpoints: CheckpointPlan,
 ) -> ServedNetwork:
-    """Trains the spec's network and answers it as it will be served, on the CPU.
+    """Trains the spec's network, from its checkpoint if there is one, and answers it as it will be served, on the CPU.
 
-    Raises Diverged, Stopped, out of memory as it comes, and TrainingRaised for anything that was not foreseen.
+    Raises Diverged, Stopped (a checkpoint is saved then), out of memory as it comes, and TrainingRaised for anything
+    that was not foreseen.
     """
     try:
-        return _fit(checked, table, parts, device, updates, stop)
+        return _fit(checked, table, parts, device, updates, stop, checkpoints)
     except (JobFailure, Stopped, BrokenPipeError):
         raise
     except Exception as error:
@@ -41,7 +50,13 @@ def fit(
 
 
 def _fit(
-    checked: CheckedSpec, table: Table, parts: Parts, device: torch.device, updates: UpdateStream, stop: StopRequest
+    checked: CheckedSpec,
+    table: Table,
+    parts: Parts,
+    device: torch.device,
+    updates: UpdateStream,
+    stop: StopRequest,
+    checkpoints: CheckpointPlan,
 ) -> ServedNetwork:
     spec, plan = checked.spec, checked.plan
     # Statistics come from the training rows only: the network must not know the rows that it is judged by.
@@ -54,24 +69,43 @@ def _fit(
         )
         for rows in (parts.training, parts.validation)
     )
-    torch.manual_seed(spec.seed)
-    state = _initial_state(spec, plan, len(training), device)
-    choose_threads(plan, len(training) // state.batches.per_epoch)
+    state = begin_or_resume(lambda: _initial_state(spec, plan, len(training), device), checkpoints, device)
     say(f"network: {_describe(plan)}; on {device}, threads: {torch.get_num_threads()}")
     say(f"at most {spec.max_epochs:,} epochs of {state.batches.per_epoch:,} steps")
-    meter = ProgressMeter(updates.progress, max_epochs=spec.max_epochs, rows_per_epoch=len(training))
-    train(state, training, validation, LOSSES[spec.loss], spec.max_epochs, meter, stop)
+    meter = ProgressMeter(
+        updates.progress,
+        max_epochs=spec.max_epochs,
+        rows_per_epoch=len(training),
+        rows_before=state.epoch * len(training) + state.batches.rows_given_out(),
+    )
+    saver = CheckpointSaver(
+        checkpoints.folder,
+        checkpoints.origin,
+        updates.checkpoint,
+        interval_s=checkpoints.interval_s,
+        saved_step=state.step,
+    )
+    try:
+        train(state, training, validation, LOSSES[spec.loss], spec.max_epochs, meter, saver, stop)
+    except Stopped:
+        saver.save(state)
+        raise
+    finally:
+        saver.wait()
     say(_ending(state, spec))
     return ServedNetwork(scaling, state.network.to("cpu"), restore)
 
 
 def _initial_state(spec: TrainingSpec, plan: NetworkPlan, rows: int, device: torch.device) -> TrainingState:
+    torch.manual_seed(spec.seed)
     network = build_network(plan).to(device)
     full_batch = spec.optimizer.HasField("gradient_descent")
+    batches = ShuffledBatches(rows, rows if full_batch else spec.batch_size, spec.seed, device)
+    choose_threads(plan, rows // batches.per_epoch)
     return TrainingState(
         network=network,
         optimizer=build_optimizer(spec.optimizer, network.parameters()),
-        batches=ShuffledBatches(rows, rows if full_batch else spec.batch_size, spec.seed),
+        batches=batches,
         best=BestEpoch(spec.early_stopping if spec.HasField("early_stopping") else None),
         loss_sum=torch.zeros((), dtype=torch.float64, device=device),
     )

@@ -7,7 +7,7 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,8 @@ from torch.optim.sgd import sgd
 
 from modelyard.v1 import training_spec_pb2 as pb
 
+from .tensor_sets import fill
+
 
 class Optimizer(Protocol):
     """Moves parameters by their gradients."""
@@ -27,6 +29,12 @@ class Optimizer(Protocol):
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it remembers from step to step, by name."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over what `tensors` gave after at least one step; ValueError if it does not fit the parameters."""
 
 
 class _Parameters:
@@ -73,6 +81,16 @@ class GradientStep(_Parameters):
         """One update of every parameter from its `.grad`."""
         sgd(self.parameters, self.gradients(), self.velocities, fused=True, **self._settings)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The velocities; none without momentum, or before the first step."""
+        return {str(at): velocity for at, velocity in enumerate(self.velocities) if velocity is not None}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over velocities."""
+        if self._settings["momentum"]:
+            self.velocities = [torch.zeros_like(parameter) for parameter in self.parameters]
+        fill(self.tensors(), tensors)
+
 
 class AdamStep(_Parameters):
     """Adam, or with `decoupled` weight decay AdamW."""
@@ -106,6 +124,15 @@ class AdamStep(_Parameters):
         """One update of every parameter from its `.grad`."""
         gradients = self.gradients()
         self._rule(self.parameters, gradients, self.means, self.squares, [], self.steps, fused=True, **self._settings)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Both means of every parameter, and its number of steps."""
+        kept = {"mean": self.means, "square": self.squares, "steps": self.steps}
+        return {f"{name}.{at}": tensor for name, tensors in kept.items() for at, tensor in enumerate(tensors)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over means and numbers of steps."""
+        fill(self.tensors(), tensors)
 
 
 def build_optimizer(optimizer: pb.Optimizer, parameters: Iterable[Tensor]) -> Optimizer:

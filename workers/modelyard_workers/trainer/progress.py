@@ -29,15 +29,17 @@ class ProgressMeter:
         *,
         max_epochs: int,
         rows_per_epoch: int,
+        rows_before: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`rows_before`: trained on by earlier attempts; they count as done, and not for the speed."""
         self._report = report
         self._max_epochs = max_epochs
         self._rows_per_epoch = rows_per_epoch
         self._clock = clock
-        self._rows = 0
+        self._rows = rows_before
         self._next = clock()
-        self._window = deque([(clock(), 0)], maxlen=WINDOW)
+        self._window = deque([(clock(), rows_before)], maxlen=WINDOW)
 
     def step_done(self, state: TrainingState, rows: int) -> bool:
         """A step on so many rows is done; reports if it is time, and answers whether it was."""

@@ -13,12 +13,14 @@ from modelyard.v1.training_spec_pb2 import TASK_CLASSIFICATION
 from modelyard.v1.worker_service_pb2 import FinishTrainingJobRequest, TrainedArtifact
 
 from .assignment import Assignment
+from .checkpoint_file import Origin
 from .evaluation import check_gates, evaluate
 from .export import export_onnx
 from .failures import failure_of, is_foreseen
 from .fitting import fit
 from .hardware import choose_device
 from .parity import check_parity
+from .resuming import CheckpointPlan
 from .splits import split_rows
 from .stopping import Stopped, StopRequest
 from .tables import read_table
@@ -57,7 +59,14 @@ def _produce(assignment: Assignment, updates: UpdateStream, stop: StopRequest) -
     stop.check()
 
     updates.state(TrainingJob.STATE_RUNNING)
-    served = fit(checked, table, parts, device, updates, stop)
+    checkpoints = CheckpointPlan(
+        origin=Origin(checked.digest, dataset.digest),
+        resume_from=assignment.checkpoint_file,
+        folder=assignment.checkpoints,
+        interval_s=assignment.checkpoint_interval_s(),
+    )
+    served = fit(checked, table, parts, device, updates, stop, checkpoints)
+    stop.check()
 
     updates.state(TrainingJob.STATE_EVALUATING)
     evaluation = evaluate(served, table, parts, spec)

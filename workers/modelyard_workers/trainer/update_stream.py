@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from types import TracebackType
 from typing import Self
 
 from google.protobuf.json_format import MessageToDict
 
-from modelyard.v1.training_job_pb2 import Evaluation, TrainingJob, TrainingProgress
+from modelyard.v1.training_job_pb2 import Checkpoint, Evaluation, TrainingJob, TrainingProgress
 from modelyard.v1.worker_service_pb2 import TrainingUpdate
 
 
 class UpdateStream:
-    """Writes updates to a file descriptor. Every method raises BrokenPipeError when the parent is gone."""
+    """Writes updates to a file descriptor, from any thread. Each method raises BrokenPipeError if nobody reads."""
 
     def __init__(self, descriptor: int) -> None:
         # Not for grandchildren: the parent sees the end of the stream when this process ends.
         os.set_inheritable(descriptor, False)
         self._file = os.fdopen(descriptor, "wb")
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -44,10 +46,15 @@ class UpdateStream:
         """The result was scored."""
         self._write(TrainingUpdate(evaluation=evaluation))
 
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """A checkpoint is on the disk."""
+        self._write(TrainingUpdate(checkpoint=checkpoint))
+
     def _write(self, update: TrainingUpdate) -> None:
         line = json.dumps(MessageToDict(update), separators=(",", ":"))
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        with self._lock:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
 
 
 def say(line: str) -> None:
