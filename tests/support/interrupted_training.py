@@ -41,7 +41,7 @@ LIMIT_S = 300
 """For one trainer to end in: generous, machines are busy."""
 
 _processes = multiprocessing.get_context("forkserver")
-# Imported once, by the server that trainers are forked from. It must not have touched CUDA then, which the second list may.
+# Imported once, by the server that trainers are forked from, which must not touch CUDA; the second list may.
 _PRELOADED = ["modelyard_workers.trainer.run"]
 if not Path("/dev/nvidiactl").exists():
     _PRELOADED += ["onnxruntime", "torch._dynamo", "onnxscript"]

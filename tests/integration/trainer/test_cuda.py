@@ -4,7 +4,7 @@ Needs a GPU, and otherwise only what the trainer itself needs. Without this proj
 sources:
 
     export PYTHONPATH=services:workers:tests
-    python3 -m pytest -c /dev/null --rootdir . --confcutdir tests/integration/trainer tests/integration/trainer/test_cuda.py
+    python3 -m pytest -c /dev/null --rootdir . --noconftest tests/integration/trainer/test_cuda.py
 
 or, where there is no pytest, with what each trainer printed:
 
