@@ -71,7 +71,12 @@ class InferenceSettings(ServiceSettings):
     """Lets callers without a token predict. For a pod that only trusted programs reach."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where graphs run. `auto`: CUDA if ONNX Runtime has it, else the processor. `cuda` fails to start without it."""
+    """Where graphs run. `auto`: CUDA if it works here (with `onnxruntime-gpu`), else the processor. `cuda` fails to
+    start without it."""
+
+    cuda_tf32: bool = False
+    """Lets a GPU multiply with a mantissa of ten bits (TF32). That is quicker, and answers then differ by more than
+    rounding from those of the processor, on which trained versions are checked."""
 
     runners: int = Field(default_factory=available_cpus, ge=1, le=1024)
     """Batches (or requests, without batching) of one version that are computed at once, each in a thread. Default: the
@@ -115,7 +120,8 @@ class InferenceSettings(ServiceSettings):
 
     memory_budget_bytes: int = Field(default_factory=lambda: available_memory() // 2, ge=0)
     """What all loaded versions may take together. Where a version does not fit, models that have not been used for the
-    longest time are unloaded; a request loads them again. 0: no limit. Default: half of the memory."""
+    longest time are unloaded; a request loads them again. 0: no limit. Default: half of the memory. With a GPU it is
+    the GPU's memory that this is about: set it."""
 
     memory_turn_s: float = Field(default=10.0, ge=0)
     """A model that was loaded stays loaded for so long, whoever else needs room: models that take turns in too little

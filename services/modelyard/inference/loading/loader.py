@@ -38,7 +38,7 @@ class Loader:
         """Raises WrongState if the settings demand a device that is not there."""
         self._artifacts = artifacts
         self._settings = settings
-        self.options = RuntimeOptions(graph_threads=settings.graph_threads, device=settings.device)
+        self.options = RuntimeOptions(settings.graph_threads, settings.device, tf32=settings.cuda_tf32)
         self.budget = MemoryBudget(settings.memory_budget_bytes)
         self._trials = VersionTrials(settings, on_gpu=self.options.on_gpu)
         self._watch = RunWatch(settings.max_run_s)

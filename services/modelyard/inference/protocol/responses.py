@@ -76,7 +76,7 @@ def config(entry: ModelEntry, version: LoadedVersion, *, on_gpu: bool) -> pb.Mod
     return answer
 
 
-def statistics(name: str, version: LoadedVersion) -> pb.ModelStatistics:
+def statistics(name: str, version: LoadedVersion, *, on_gpu: bool) -> pb.ModelStatistics:
     """What was counted of a version since it was loaded."""
     counted = version.statistics
     return pb.ModelStatistics(
@@ -95,7 +95,7 @@ def statistics(name: str, version: LoadedVersion) -> pb.ModelStatistics:
             )
             for size, batch in sorted(counted.batches.items())
         ],
-        memory_usage=[pb.MemoryUsage(type="CPU", byte_size=version.room.size_bytes)],
+        memory_usage=[pb.MemoryUsage(type="GPU" if on_gpu else "CPU", byte_size=version.room.size_bytes)],
     )
 
 

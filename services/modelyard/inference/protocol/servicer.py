@@ -112,7 +112,9 @@ class Inference:
         self, request: pb.ModelStatisticsRequest, _context: Context
     ) -> pb.ModelStatisticsResponse:
         chosen = self._chosen(request) if request.name else _all_loaded(self._table.models.values())
-        return pb.ModelStatisticsResponse(model_stats=[responses.statistics(name, version) for name, version in chosen])
+        on_gpu = self._options.on_gpu
+        told = [responses.statistics(name, version, on_gpu=on_gpu) for name, version in chosen]
+        return pb.ModelStatisticsResponse(model_stats=told)
 
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, _context: Context
