@@ -229,6 +229,8 @@ async def test_tenants_are_told_by_name_up_to_a_limit(
     assert told.value(name, tenant="tenant-0") == 1
     assert told.value(name, tenant=OTHERS) == 5
     assert told.value("modelyard_inference_tenant_rows_total", tenant=OTHERS) == 5
+    for stage in ("request", "queue", "compute"):
+        assert told.value(f"modelyard_inference_tenant_{stage}_seconds_count", tenant=OTHERS) == 5
 
 
 async def test_what_is_told_is_what_the_documentation_says_in_good_form(

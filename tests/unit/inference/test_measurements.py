@@ -36,12 +36,21 @@ def test_tenants_beyond_the_limit_share_one_series() -> None:
     for name in ("", "blue", "red", "green", "blue"):
         tenants.of(name).requests += 1
     tenants.of("red").failures["OTHER"] += 1
-    requests, _rows, failures = tenants.tell()
+    requests, _rows, failures, *_histograms = tenants.tell()
     counts = {sample.labels["tenant"]: sample.value for sample in requests.samples}
     assert counts == {ANONYMOUS: 1, "blue": 2, OTHERS: 2}
     assert [(sample.labels, sample.value) for sample in failures.samples] == [
         ({"tenant": OTHERS, "reason": "OTHER"}, 1)
     ]
+
+
+def test_the_times_of_tenants_are_told_apart() -> None:
+    tenants = Tenants()
+    tenants.of("blue").queue.observe(30_000_000)  # nanoseconds
+    tenants.of("red").queue.observe(2_000_000)
+    queue = next(family for family in tenants.tell() if family.name == "modelyard_inference_tenant_queue_seconds")
+    within = {sample.labels["tenant"]: sample.value for sample in queue.samples if sample.labels.get("le") == "0.025"}
+    assert within == {"blue": 0, "red": 1, OTHERS: 0}
 
 
 def write_proc(folder: Path, *ticks: int) -> None:

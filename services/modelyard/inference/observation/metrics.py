@@ -123,6 +123,9 @@ class PredictionMetrics:
         use = self._tenants.of(call.caller.tenant)
         use.requests += 1
         use.rows += rows
+        use.request.observe(total_ns)
+        use.queue.observe(queue_ns)
+        use.compute.observe(run.infer_ns)
         trace = current()
         if trace is not None and trace.recorded:
             _trace_stages(trace, version, rows, queue_ns, run)
