@@ -40,7 +40,11 @@ class RegistryProgram:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()  # a start that fails leaves nothing running
+            raise
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -60,7 +64,7 @@ class RegistryProgram:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "modelyard.registry"], env=self.environment, stdout=log, stderr=log
             )
-        eventually_sync(lambda: self.process.poll() is not None or self._is_serving())
+        eventually_sync(lambda: self.process.poll() is not None or self._is_serving(), timeout=90)
         assert self.process.poll() is None, self.log()
 
     def terminate(self) -> int:
