@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from functools import cache
 from typing import Final
 
@@ -32,6 +34,8 @@ def cuda_computes() -> bool:
     """
     if CUDA not in ort.get_available_providers():
         return False
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the graph tells what matters
+        ort.preload_dlls()  # where pip puts NVIDIA's libraries, no loader looks
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
