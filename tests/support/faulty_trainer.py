@@ -26,6 +26,7 @@ class Trainer:
     def __init__(self, workdir: Path, events: int) -> None:
         self.workdir = workdir
         self.events = events
+        self.step = 0
 
     def send(self, update: dict[str, Any]) -> None:
         os.write(self.events, json.dumps(update).encode() + b"\n")
@@ -108,6 +109,56 @@ class Trainer:
             sys.exit(143)
 
         signal.signal(signal.SIGTERM, stop)
+
+    def resume(self) -> None:
+        """Goes on from the checkpoint that it was given, and says so."""
+        file = self.workdir / "checkpoint.safetensors"
+        if file.exists():
+            self.step = int(file.read_text().split()[-1])
+        print("resumed after step", self.step, flush=True)
+
+    def checkpoint(self) -> None:
+        """Trains ten steps and saves a checkpoint."""
+        self.step += 10
+        content = f"state after step {self.step}"
+        folder = self.workdir / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        partial = folder / "partial"
+        partial.write_text(content)
+        partial.rename(folder / f"{self.step:012d}.safetensors")
+        self.send({"checkpoint": {"epoch": 1, "step": str(self.step), "sizeBytes": str(len(content))}})
+
+    def linked_checkpoint(self) -> None:
+        """Claims that somebody else's file is a checkpoint."""
+        (self.workdir / "checkpoints").mkdir()
+        (self.workdir / "checkpoints" / f"{7:012d}.safetensors").symlink_to("/etc/passwd")
+        self.send({"checkpoint": {"step": "7", "digest": "0" * 64}})
+
+    def checkpoint_on_sigterm(self) -> None:
+        """Ends by SIGTERM as the contract says: saves a checkpoint first."""
+
+        def stop(_number: int, _frame: object) -> None:
+            self.checkpoint()
+            sys.exit(143)
+
+        signal.signal(signal.SIGTERM, stop)
+
+    def close_pipes(self) -> None:
+        """Says nothing any more, and lives on."""
+        print("closing", os.getpid(), flush=True)
+        for descriptor in (0, 1, 2, self.events):
+            os.close(descriptor)
+
+    def sleep(self) -> None:
+        """Lives on without a word."""
+        while True:
+            time.sleep(0.05)
+
+    def fill_disk(self) -> None:
+        """Writes until nothing more fits."""
+        with (self.workdir / "tmp" / "junk").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1024 * 1024))
 
     def start_child(self) -> None:
         """Starts a process that holds the pipes open and would run for ever."""

@@ -17,9 +17,16 @@ from modelyard.core.serving import Service
 from modelyard.v1 import worker_service_pb2 as pb
 from modelyard.v1 import worker_service_pb2_grpc
 from modelyard.v1.dataset_pb2 import Dataset
-from modelyard.v1.training_job_pb2 import TrainingJob
+from modelyard.v1.training_job_pb2 import Checkpoint, TrainingJob
 
 Outcome = pb.FinishTrainingJobRequest
+
+_STATES = {
+    "succeeded": TrainingJob.STATE_SUCCEEDED,
+    "failed": TrainingJob.STATE_FAILED,
+    "cancelled": TrainingJob.STATE_CANCELLED,
+    "released": TrainingJob.STATE_QUEUED,
+}
 
 
 @dataclass
@@ -41,6 +48,14 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
     """A report with this line is answered INVALID_ARGUMENT."""
     claims: list[str] = field(default_factory=list)
     """Who claimed, in order."""
+    nodes: list[str] = field(default_factory=list)
+    """The machines of those who claimed."""
+    instead: dict[str, str] = field(default_factory=dict)
+    """Who asks for the one job gets the other, whose turn it is."""
+    presences: list[pb.ReportWorkerRequest] = field(default_factory=list)
+    """What workers said of themselves."""
+    knows_presence: bool = True
+    """Whether ReportWorker is answered at all."""
     reports: list[pb.ReportTrainingJobRequest] = field(default_factory=list)
     updates: list[pb.TrainingUpdate] = field(default_factory=list)
     """Every update once, in order."""
@@ -50,9 +65,14 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
     _received: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def submit(self, name: str, dataset_digest: str) -> str:
+    def submit(self, name: str, dataset_digest: str, *, attempt: int = 1, checkpoint: Checkpoint | None = None) -> str:
         """Makes a job claimable once; answers its name."""
-        job = TrainingJob(name=name, attempt=1, dataset_digest=dataset_digest, state=TrainingJob.STATE_LEASED)
+        job = TrainingJob(
+            name=name, attempt=attempt, dataset_digest=dataset_digest, state=TrainingJob.STATE_LEASED,
+            checkpoint=checkpoint,
+        )  # fmt: skip
+        self.finished.pop(name, None)
+        self._received.pop(name, None)
         self._claimable[name] = pb.ClaimTrainingJobResponse(
             claimed=True,
             training_job=job,
@@ -79,6 +99,11 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
         return next(numbers, None)
 
     @property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints that were reported."""
+        return [update.checkpoint for update in self.updates if update.HasField("checkpoint")]
+
+    @property
     def steps(self) -> list[int]:
         """The steps of the progress that was reported."""
         return [update.progress.step for update in self.updates if update.HasField("progress")]
@@ -93,7 +118,9 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
 
     async def ClaimTrainingJob(self, request: pb.ClaimTrainingJobRequest, context: Any) -> pb.ClaimTrainingJobResponse:
         self.claims.append(request.worker)
-        return self._claimable.pop(request.name, pb.ClaimTrainingJobResponse(claimed=False))
+        self.nodes.append(request.node)
+        name = self.instead.pop(request.name, request.name)
+        return self._claimable.pop(name, pb.ClaimTrainingJobResponse(claimed=False))
 
     async def ReportTrainingJob(
         self, request: pb.ReportTrainingJobRequest, context: Any
@@ -124,7 +151,13 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
         if request.WhichOneof("outcome") in self.refused_outcomes:
             raise errors.MalformedContent("the graph is malformed")
         self.finished[request.name] = request
-        return TrainingJob(name=request.name, state=TrainingJob.STATE_SUCCEEDED)
+        return TrainingJob(name=request.name, state=_STATES[request.WhichOneof("outcome") or ""])
+
+    async def ReportWorker(self, request: pb.ReportWorkerRequest, context: Any) -> pb.ReportWorkerResponse:
+        if not self.knows_presence:
+            raise errors.Unimplemented("not here")
+        self.presences.append(request)
+        return pb.ReportWorkerResponse(report_interval=_duration(self.report_interval_s))
 
     def _check_fence(self, name: str) -> None:
         if self.stale or name in self.finished:

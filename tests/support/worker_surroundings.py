@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelyard_workers.settings import WorkerSettings
 
@@ -44,9 +45,9 @@ class Surroundings:
         }
         return WorkerSettings(**{**values, **changes})  # type: ignore[arg-type]
 
-    def submit(self, job_id: str = "job1") -> str:
+    def submit(self, job_id: str = "job1", **options: Any) -> str:
         """A job on the dataset; answers its name."""
-        return self.gateway.submit(f"trainingJobs/{job_id}", self.dataset_digest)
+        return self.gateway.submit(f"trainingJobs/{job_id}", self.dataset_digest, **options)
 
 
 @contextmanager

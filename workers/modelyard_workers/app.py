@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
 from celery import Celery, signals
 
 from modelyard.core.doorbell import TASK_NAME, celery_queue
 
 from .bell import Bell
-from .doorbell import answer_doorbell
+from .doorbell import answer_doorbell, open_channel, worker_name
+from .gateway import Gateway
+from .hardware import describe_hardware
+from .interruptions import GOODBYE_S
+from .presence import Presence
 from .settings import BUILT_IN_TRAINER, WorkerSettings
 from .trainers import Trainers
 
@@ -26,15 +31,44 @@ def make_app(settings: WorkerSettings, shutdown: Bell) -> Celery:
 
     @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]  # celery has no types
     def doorbell(name: str) -> None:
-        answer_doorbell(name, settings, shutdown, trainers)
+        answer_doorbell(name, settings, shutdown, trainers, pool_process.presence)
         if not shutdown.rung():
             trainers.prepare()
 
-    # In each pool process, behind the fork: the trainer ends with the process that started it.
-    signals.worker_process_init.connect(lambda **_: trainers.prepare(), weak=False)
-    signals.worker_process_shutdown.connect(lambda **_: trainers.close(), weak=False)
+    pool_process = _PoolProcess(settings, shutdown, trainers)
+    signals.worker_process_init.connect(lambda **_: pool_process.begin(), weak=False)
+    signals.worker_process_shutdown.connect(lambda **_: pool_process.end(), weak=False)
 
     return app
+
+
+class _PoolProcess:
+    """What each pool process has of its own, made behind the fork: gRPC does not survive one, and a trainer ends with
+    the process that started it."""
+
+    def __init__(self, settings: WorkerSettings, shutdown: Bell, trainers: Trainers) -> None:
+        self._settings = settings
+        self._shutdown = shutdown
+        self._trainers = trainers
+        self._channel: grpc.Channel | None = None
+        self.presence: Presence | None = None
+
+    def begin(self) -> None:
+        self._trainers.prepare()
+        settings = self._settings
+        self._channel = open_channel(settings.gateway_address, settings)
+        self.presence = Presence(
+            Gateway(self._channel), worker_name(settings), settings.node, settings.queue_names, self._shutdown,
+            describe_hardware,
+        )  # fmt: skip
+        self.presence.start()
+
+    def end(self) -> None:
+        self._trainers.close()
+        if self.presence is not None:
+            self.presence.close()
+        if self._channel is not None:
+            self._channel.close()
 
 
 def celery_settings(settings: WorkerSettings) -> dict[str, Any]:
@@ -62,7 +96,7 @@ def celery_settings(settings: WorkerSettings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_transport_options": {"socket_keepalive": True, "health_check_interval": 25},
         # The bell stops trainings in good order (see `program`); this bounds a SIGQUIT.
-        "worker_soft_shutdown_timeout": settings.trainer_grace_s + 5,
+        "worker_soft_shutdown_timeout": settings.trainer_grace_s + settings.checkpoint_upload_s + GOODBYE_S + 5,
         # Whoever reaches Redis may ring, and nothing else: no remote shutdown, no revoking. Jobs are cancelled by row.
         "worker_enable_remote_control": False,
         # Logging is set up by the program.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -11,9 +13,11 @@ from modelyard.core.errors import DigestMismatch, InvalidFields, RemoteError
 from modelyard.core.logs import get_logger
 from modelyard.v1 import worker_service_pb2 as pb
 from modelyard.v1.artifact_service_pb2_grpc import ArtifactServiceStub
-from modelyard.v1.training_job_pb2 import TrainingJob
+from modelyard.v1.training_job_pb2 import Checkpoint, TrainingJob
 
 from . import outcomes
+from .checkpoint_shelf import CheckpointShelf, Shelved
+from .checkpoints import Checkpoints
 from .conclusion import conclude
 from .dataset_cache import DatasetCache
 from .gateway import Gateway
@@ -21,12 +25,14 @@ from .interruptions import Interrupted, Interruption, Interruptions
 from .lease import Lease
 from .memory_kills import count_memory_kills
 from .publication import publish
+from .resumption import Resumption
 from .settings import WorkerSettings
 from .supervision import Exit, supervise
 from .trainers import Trainers
 from .workspace import WorkFolder
 
-_FLUSH_ON_SHUTDOWN_S = 2.0
+_LAST_FLUSH_S = 2.0
+_OVER = frozenset({TrainingJob.STATE_SUCCEEDED, TrainingJob.STATE_FAILED, TrainingJob.STATE_CANCELLED})
 
 Outcome = pb.FinishTrainingJobRequest
 
@@ -36,9 +42,8 @@ log = get_logger()
 class Attempt:
     """A claimed job on its way: data, training, publication, end.
 
-    Whatever goes wrong becomes an outcome that the gateway is told. Three interruptions end an attempt without one:
-    STALE (the job is somebody else's), OUT_OF_CONTACT (there is nobody to tell) and SHUTDOWN (the lease runs out and
-    another worker takes the job).
+    Whatever goes wrong becomes an outcome that the gateway is told. Two interruptions end an attempt without one: STALE
+    (the job is somebody else's) and OUT_OF_CONTACT (there is nobody to tell).
     """
 
     def __init__(
@@ -56,6 +61,8 @@ class Attempt:
         self._store = ArtifactServiceStub(registry)
         self._claim = claim
         self._job = claim.training_job
+        self._job_id = self._job.name.rpartition("/")[2]
+        self._shelf: CheckpointShelf | None = None
         self._interruptions = interruptions
         self._lease = Lease(gateway, claim, interruptions, settings.out_of_contact_limit_s)
 
@@ -64,42 +71,53 @@ class Attempt:
         with self._lease:
             outcome = self._outcome()
             if outcome is None:
-                self._lease.flush(_FLUSH_ON_SHUTDOWN_S)
+                self._lease.flush(_LAST_FLUSH_S)
             else:
                 self._finish(outcome)
 
     def _outcome(self) -> Outcome | None:
         try:
-            folder = f"{self._job.name.rpartition('/')[2]}-{self._job.attempt}"
+            folder = f"{self._job_id}-{self._job.attempt}"
             work = WorkFolder(self._settings.work_dir)
             work.sweep()
+            self._shelf = CheckpointShelf(work.checkpoints)
+            self._shelf.sweep(self._settings.checkpoint_retention_s)
             with work.attempt(folder) as workdir:
-                self._prepare(workdir, work.datasets)
-                return self._train_and_publish(workdir)
+                ours = self._prepare(workdir, work.datasets, self._shelf)
+                return self._train_and_publish(workdir, self._shelf, ours)
         except Interrupted as interrupted:
-            return self._outcome_of(interrupted.reason)
+            # Something stronger may have been heard since.
+            reason = self._interruptions.current() or interrupted.reason
+            message = self._interruptions.message
+            log.info("attempt interrupted", reason=reason.name, message=message)
+            return outcomes.interrupted(reason, message or "the worker is being stopped")
         except outcomes.BrokenResult as error:
             return outcomes.internal_failure(str(error))
         except (RemoteError, DigestMismatch, InvalidFields) as error:
-            return outcomes.internal_failure(f"the artifact store: {error}")
+            return outcomes.worker_fault(f"the artifact store: {error}")
         except OSError as error:
             log.exception("the worker's disk or processes failed")
-            return outcomes.internal_failure(f"the worker's disk or processes failed: {error.strerror}")
-        except Exception as error:  # a fault of ours must end the job visibly, not leave it to lease after lease
+            return outcomes.worker_fault(f"the worker's disk or processes failed: {error.strerror}")
+        except Exception as error:  # a fault of ours must end the attempt visibly, not leave it to lease after lease
             log.exception("the attempt failed")
-            return outcomes.internal_failure(f"the worker failed: {type(error).__name__}")
+            return outcomes.worker_fault(f"the worker failed: {type(error).__name__}")
 
-    def _train_and_publish(self, workdir: Path) -> Outcome:
-        result = self._train(workdir)
-        if result.WhichOneof("outcome") != "succeeded":
-            return result
+    def _train_and_publish(self, workdir: Path, shelf: CheckpointShelf, ours: Shelved | None) -> Outcome:
+        with Checkpoints(self._store, workdir, shelf, self._job_id, self._tell, self._may_tell) as checkpoints:
+            if ours is not None:
+                checkpoints.offer(ours.path, ours.message())
+            result = self._train(workdir, checkpoints)
+            if result.WhichOneof("outcome") != "succeeded":
+                checkpoints.finish(self._settings.checkpoint_upload_s)  # the job may be tried again
+                return result
         self._enter(TrainingJob.STATE_PUBLISHING)
         artifact = publish(
             self._store, workdir, result.succeeded, self._on_progress, patience_s=self._settings.out_of_contact_limit_s
         )
         return Outcome(succeeded=artifact)
 
-    def _prepare(self, workdir: Path, datasets: Path) -> None:
+    def _prepare(self, workdir: Path, datasets: Path, shelf: CheckpointShelf) -> Shelved | None:
+        """Fills the trainer's folder; answers the checkpoint in it if the artifact store may not have that."""
         self._enter(TrainingJob.STATE_PREPARING)
         cache = DatasetCache(datasets, self._settings.dataset_cache_bytes)
         cache.fetch(
@@ -108,36 +126,50 @@ class Attempt:
         )  # fmt: skip
         (workdir / "job.json").write_text(json_format.MessageToJson(self._job))
         (workdir / "dataset.json").write_text(json_format.MessageToJson(self._claim.dataset))
+        (workdir / "trainer.json").write_text(
+            json.dumps({"checkpoint_interval_s": self._settings.checkpoint_interval_s})
+        )
+        resumption = Resumption(self._store, shelf, self._say, self._on_progress, self._settings.out_of_contact_limit_s)
+        return resumption.fetch(self._job, workdir)
 
-    def _train(self, workdir: Path) -> Outcome:
+    def _train(self, workdir: Path, checkpoints: Checkpoints) -> Outcome:
         self._interruptions.check()
         kills_before = count_memory_kills()
         process = self._trainers.start(workdir)
         log.info("trainer started", pid=process.pid)
+        take = partial(self._take, checkpoints)
         try:
-            end = supervise(process, self._lease.add, self._interruptions, self._settings.trainer_grace_s)
+            end = supervise(process, take, self._interruptions, self._settings.trainer_grace_s)
         finally:
             process.close()
         log.info("trainer ended", exit_code=end.code)
         if end.interruption is not None:
+            checkpoints.finish(self._settings.checkpoint_upload_s)
             raise Interrupted(end.interruption)
         kills_after = count_memory_kills()
         return _result(workdir, end, memory_ran_out=(kills_after or 0) > (kills_before or 0))
 
+    def _take(self, checkpoints: Checkpoints, update: pb.TrainingUpdate) -> None:
+        if update.HasField("checkpoint"):
+            checkpoints.saved(update.checkpoint)  # the gateway hears of it when the store has it
+        else:
+            self._lease.add(update)
+
     def _enter(self, state: TrainingJob.State.ValueType) -> None:
         self._lease.add(pb.TrainingUpdate(state=state))
+
+    def _may_tell(self) -> bool:
+        return self._interruptions.current() not in {Interruption.STALE, Interruption.OUT_OF_CONTACT}
+
+    def _tell(self, checkpoint: Checkpoint) -> None:
+        self._lease.add(pb.TrainingUpdate(checkpoint=checkpoint))
+
+    def _say(self, line: str) -> None:
+        self._lease.add(pb.TrainingUpdate(log_line=f"… {line}"))
 
     def _on_progress(self, _done_bytes: int, _total_bytes: int, /) -> None:
         """Stops a transfer when there is a reason to."""
         self._interruptions.check()
-
-    def _outcome_of(self, reason: Interruption) -> Outcome | None:
-        log.info("attempt interrupted", reason=reason.name, message=self._interruptions.message)
-        if reason is Interruption.CANCELLED:
-            return outcomes.cancelled()
-        if reason is Interruption.FAULT:
-            return outcomes.internal_failure(self._interruptions.message)
-        return None
 
     def _finish(self, outcome: Outcome) -> None:
         """Delivers what is left, then the outcome, however long the gateway is away (within the limit)."""
@@ -146,7 +178,9 @@ class Attempt:
                 log.warning("the gateway does not have all updates")
                 break
         outcome.name, outcome.attempt = self._job.name, self._job.attempt
-        conclude(self._gateway, outcome, self._interruptions, self._settings.out_of_contact_limit_s)
+        job = conclude(self._gateway, outcome, self._interruptions, self._settings.out_of_contact_limit_s)
+        if job is not None and job.state in _OVER and self._shelf is not None:
+            self._shelf.remove(self._job_id)
 
 
 def _result(workdir: Path, end: Exit, *, memory_ran_out: bool) -> Outcome:
@@ -155,4 +189,4 @@ def _result(workdir: Path, end: Exit, *, memory_ran_out: bool) -> Outcome:
         return outcomes.failure_of(end, memory_ran_out=memory_ran_out)
     if end.code != 0:
         log.warning("the trainer left a result and then died", exit_code=end.code)
-    return result
+    return outcomes.blame_memory(result) if memory_ran_out else result

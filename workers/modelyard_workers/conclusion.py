@@ -42,7 +42,7 @@ def _deliver(
             changed = _what_to_say_after(error, outcome, interruptions)
             changed.name, changed.attempt = outcome.name, outcome.attempt
             outcome = changed
-            interruptions.await_shutdown(patience.wait_s(error))
+            interruptions.pause(patience.wait_s(error))
 
 
 def _what_to_say_after(

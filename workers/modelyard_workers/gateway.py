@@ -1,4 +1,4 @@
-"""The worker's end of WorkerService: three calls, with deadlines, and errors that can be branched on."""
+"""The worker's end of WorkerService: its calls, with deadlines, and errors that can be branched on."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def may_pass(error: RemoteError) -> bool:
 
 
 class Gateway:
-    """The gateway as one attempt sees it. Everything raises RemoteError."""
+    """The gateway as a worker sees it. Everything raises RemoteError."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub = WorkerServiceStub(channel)
 
-    def claim(self, name: str, worker: str) -> pb.ClaimTrainingJobResponse:
-        """Asks for a job; not claimed means that there is nothing to do."""
-        request = pb.ClaimTrainingJobRequest(name=name, worker=worker)
+    def claim(self, name: str, worker: str, node: str = "") -> pb.ClaimTrainingJobResponse:
+        """Asks for a job, and may get another one; not claimed means that there is nothing to do."""
+        request = pb.ClaimTrainingJobRequest(name=name, worker=worker, node=node)
         return _translated(lambda: self._stub.ClaimTrainingJob(request, timeout=CALL_S))
 
     def report(self, request: pb.ReportTrainingJobRequest, timeout_s: float = CALL_S) -> pb.ReportTrainingJobResponse:
@@ -50,7 +50,12 @@ class Gateway:
 
     def finish(self, request: pb.FinishTrainingJobRequest) -> TrainingJob:
         """Ends the attempt; may be repeated until it is answered."""
-        return _translated(lambda: self._stub.FinishTrainingJob(request, timeout=FINISH_S))
+        timeout_s = FINISH_S if request.HasField("succeeded") else CALL_S
+        return _translated(lambda: self._stub.FinishTrainingJob(request, timeout=timeout_s))
+
+    def report_worker(self, request: pb.ReportWorkerRequest, timeout_s: float | None = None) -> pb.ReportWorkerResponse:
+        """Says that this worker is there."""
+        return _translated(lambda: self._stub.ReportWorker(request, timeout=timeout_s or CALL_S))
 
 
 def _translated(call: Callable[[], T]) -> T:

@@ -23,15 +23,23 @@ SHORTEST_INTERVAL_S = 0.5
 _DEFAULT_LEASE_S = 45.0
 _DEFAULT_REPORT_INTERVAL_S = 10.0
 
+_Directive = pb.ReportTrainingJobResponse
+_WANTED = {
+    _Directive.DIRECTIVE_CANCEL: (Interruption.CANCELLED, "somebody asked to cancel the job"),
+    _Directive.DIRECTIVE_PAUSE: (Interruption.PAUSED, "somebody asked to pause the job"),
+    _Directive.DIRECTIVE_PREEMPT: (Interruption.PREEMPTED, "the place was wanted for another job"),
+    _Directive.DIRECTIVE_DEADLINE: (Interruption.DEADLINE, "the job ran longer than allowed"),
+}
+
 log = get_logger()
 
 
 class Lease:
     """A claimed job, kept. Use it as a context manager around the whole attempt.
 
-    What the gateway wants arrives as an interruption: CANCELLED, or STALE when the attempt is no longer the current
-    one. While the gateway is away the training goes on (the fence makes that safe) and updates are kept, until
-    `out_of_contact_limit_s` seconds have passed without an answer.
+    What the gateway wants arrives as an interruption: CANCELLED, PAUSED, PREEMPTED or DEADLINE, or STALE when the
+    attempt is no longer the current one. While the gateway is away the training goes on (the fence makes that safe) and
+    updates are kept, until `out_of_contact_limit_s` seconds have passed without an answer.
     """
 
     def __init__(
@@ -147,8 +155,9 @@ class Lease:
         self._last_contact, self._next_try = time.monotonic(), None
         self._backoff.reset()
         self._buffer.confirm(response.updates_received)
-        if response.directive == pb.ReportTrainingJobResponse.DIRECTIVE_CANCEL:
-            self._interruptions.add(Interruption.CANCELLED, "the gateway asked to cancel")
+        wanted = _WANTED.get(response.directive)
+        if wanted is not None:
+            self._interruptions.add(*wanted)
 
     def _failed(self, error: RemoteError, batch: Batch) -> None:
         if is_stale(error):

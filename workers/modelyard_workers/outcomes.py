@@ -8,9 +8,15 @@ from pathlib import Path
 
 from google.protobuf import json_format
 
-from modelyard.v1.training_job_pb2 import TrainingJob
-from modelyard.v1.worker_service_pb2 import FinishTrainingJobRequest, TrainingCancelled, TrainingFailure
+from modelyard.v1.training_job_pb2 import TrainingAttempt, TrainingJob
+from modelyard.v1.worker_service_pb2 import (
+    FinishTrainingJobRequest,
+    TrainingCancelled,
+    TrainingFailure,
+    TrainingReleased,
+)
 
+from .interruptions import Interruption
 from .supervision import Exit
 
 MESSAGE_CHARACTERS = 4_096
@@ -20,6 +26,14 @@ RESULT_FILE = "result.json"
 MODEL_FILE = "model.onnx"
 
 _RESULT_BYTES = 4 * 1024 * 1024
+_KILLED_CHILD = "the kernel killed a process here: memory ran out"
+_UNEXPLAINED = frozenset({TrainingJob.FAILURE_REASON_USER_CODE, TrainingJob.FAILURE_REASON_INTERNAL})
+_RELEASES = {
+    Interruption.SHUTDOWN: TrainingAttempt.END_CAUSE_WORKER_STOPPED,
+    Interruption.PREEMPTED: TrainingAttempt.END_CAUSE_PREEMPTED,
+    Interruption.PAUSED: TrainingAttempt.END_CAUSE_PAUSED,
+    Interruption.FAULT: TrainingAttempt.END_CAUSE_WORKER_FAULT,
+}
 
 
 class BrokenResult(Exception):
@@ -33,14 +47,32 @@ def cancelled() -> FinishTrainingJobRequest:
 
 def failure(reason: TrainingJob.FailureReason.ValueType, message: str) -> FinishTrainingJobRequest:
     """The outcome of a job that failed."""
-    if len(message) > MESSAGE_CHARACTERS:
-        message = message[: MESSAGE_CHARACTERS - 1] + "…"
-    return FinishTrainingJobRequest(failed=TrainingFailure(reason=reason, message=message))
+    return FinishTrainingJobRequest(failed=TrainingFailure(reason=reason, message=_cut(message)))
 
 
 def internal_failure(message: str) -> FinishTrainingJobRequest:
     """The outcome of a job that failed through no fault of its own."""
     return failure(TrainingJob.FAILURE_REASON_INTERNAL, message)
+
+
+def released(cause: TrainingAttempt.EndCause.ValueType, message: str) -> FinishTrainingJobRequest:
+    """The outcome of a job that is given back unfinished."""
+    return FinishTrainingJobRequest(released=TrainingReleased(cause=cause, message=_cut(message)))
+
+
+def worker_fault(message: str) -> FinishTrainingJobRequest:
+    """The outcome of a job that could not go on here, through no fault of its own."""
+    return released(TrainingAttempt.END_CAUSE_WORKER_FAULT, message)
+
+
+def interrupted(reason: Interruption, message: str) -> FinishTrainingJobRequest | None:
+    """The outcome of a job that was stopped; None if there is nobody to tell."""
+    if reason is Interruption.CANCELLED:
+        return cancelled()
+    if reason is Interruption.DEADLINE:
+        return failure(TrainingJob.FAILURE_REASON_DEADLINE, message)
+    cause = _RELEASES.get(reason)
+    return None if cause is None else released(cause, message)
 
 
 def open_regular(path: Path) -> int:
@@ -80,16 +112,33 @@ def read_result(workdir: Path) -> FinishTrainingJobRequest | None:
 
 
 def failure_of(end: Exit, *, memory_ran_out: bool) -> FinishTrainingJobRequest:
-    """The outcome of a trainer that ended without a result."""
-    if end.code >= 0:
-        reason, what = TrainingJob.FAILURE_REASON_INTERNAL, f"the trainer ended with exit code {end.code} and no result"
-    elif end.code == -signal.SIGKILL and memory_ran_out:
+    """The outcome of a trainer that ended without a result. `memory_ran_out`: the kernel killed somebody meanwhile."""
+    if end.code == -signal.SIGKILL and memory_ran_out:
         reason, what = TrainingJob.FAILURE_REASON_OUT_OF_MEMORY, "the kernel killed the trainer: memory ran out"
+    elif end.code > 0 and memory_ran_out:
+        reason = TrainingJob.FAILURE_REASON_OUT_OF_MEMORY
+        what = f"{_KILLED_CHILD}; then the trainer ended with exit code {end.code}"
+    elif end.code >= 0:
+        reason, what = TrainingJob.FAILURE_REASON_INTERNAL, f"the trainer ended with exit code {end.code} and no result"
     else:
         reason, what = TrainingJob.FAILURE_REASON_USER_CODE, f"the trainer was killed by {_signal_name(-end.code)}"
     if end.stderr_tail:
         what = f"{what}; its last words:\n{end.stderr_tail}"
     return failure(reason, what)
+
+
+def blame_memory(result: FinishTrainingJobRequest) -> FinishTrainingJobRequest:
+    """The result of a trainer of which the kernel may have killed a child for want of memory.
+
+    The trainer itself only sees that a child is gone. A failure that it could not explain is explained by that.
+    """
+    if result.failed.reason not in _UNEXPLAINED:
+        return result
+    return failure(TrainingJob.FAILURE_REASON_OUT_OF_MEMORY, f"{_KILLED_CHILD}; then: {result.failed.message}")
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= MESSAGE_CHARACTERS else message[: MESSAGE_CHARACTERS - 1] + "…"
 
 
 def _signal_name(number: int) -> str:

@@ -20,6 +20,7 @@ _EVALUATIONS = 16  # one is usual; updates of which there may be any number are 
 _TAIL_BYTES = 2_048
 _BYTES_PER_CHARACTER = 4  # of UTF-8, at most
 
+_KINDS = frozenset({"state", "progress", "evaluation", "checkpoint"})
 _ORDER = {
     TrainingJob.STATE_PREPARING: 0,  # the worker has said so itself, before it fetched the data
     TrainingJob.STATE_RUNNING: 1,
@@ -57,7 +58,7 @@ class EventStream:
             self._complain(line)
         elif update.HasField("state"):
             self._enter(update)
-        elif update.HasField("progress") or self._evaluations_left > 0:
+        elif not update.HasField("evaluation") or self._evaluations_left > 0:
             self._evaluations_left -= update.HasField("evaluation")
             self._deliver(update)
 
@@ -82,7 +83,7 @@ def _parse(line: bytes) -> TrainingUpdate | None:
     except (json_format.ParseError, UnicodeDecodeError, RecursionError):
         return None
     # Log lines come from standard output and error, where they are limited.
-    return update if update.WhichOneof("payload") in {"state", "progress", "evaluation"} else None
+    return update if update.WhichOneof("payload") in _KINDS else None
 
 
 class LogStream:

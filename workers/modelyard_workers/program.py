@@ -20,6 +20,7 @@ from modelyard.core.logs import get_logger
 
 from .app import make_app
 from .bell import Bell
+from .checkpoint_shelf import CheckpointShelf
 from .doorbell import worker_name
 from .settings import WorkerSettings
 from .workspace import WorkFolder
@@ -37,9 +38,7 @@ def run(settings: WorkerSettings) -> int:
     """
     warnings.filterwarnings("ignore", category=SecurityWarning)  # of root, for fear of pickle, which is refused here
     shutdown = Bell()
-    swept = WorkFolder(settings.work_dir).sweep()
-    if swept:
-        log.info("removed the folders of killed attempts", folders=swept)
+    _sweep(settings)
     app = make_app(settings, shutdown)
     app.steps["consumer"].add(Readiness)
     app.conf.update(modelyard_ready_file=settings.ready_file)
@@ -47,12 +46,22 @@ def run(settings: WorkerSettings) -> int:
     signals.worker_shutting_down.connect(lambda **_: shutdown.ring(), weak=False)
     queues = [celery_queue(queue) for queue in settings.queue_names]
     worker = TrainingWorker(
-        shutdown, app=app, hostname=worker_name(), queues=queues, quiet=True, loglevel=settings.log_level,
+        shutdown, app=app, hostname=worker_name(settings), queues=queues, quiet=True, loglevel=settings.log_level,
         without_gossip=True, without_mingle=True, without_heartbeat=True,
     )  # fmt: skip
     worker.start()
     log.info("stopped")
     return int(worker.exitcode or 0)
+
+
+def _sweep(settings: WorkerSettings) -> None:
+    work = WorkFolder(settings.work_dir)
+    swept = work.sweep()
+    if swept:
+        log.info("removed the folders of killed attempts", folders=swept)
+    forgotten = CheckpointShelf(work.checkpoints).sweep(settings.checkpoint_retention_s)
+    if forgotten:
+        log.info("removed old checkpoints", jobs=forgotten)
 
 
 class TrainingWorker(Worker):  # type: ignore[misc]  # celery has no types

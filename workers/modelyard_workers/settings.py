@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -27,6 +28,9 @@ class WorkerSettings(BaseSettings):
     queues: str = Field(default=DEFAULT_QUEUE, pattern=rf"^{QUEUE_PATTERN}(,{QUEUE_PATTERN})*$")
     """The queues whose jobs this worker takes, with commas between them, such as `cpu` or `gpu,cpu`."""
 
+    node: str = Field(default_factory=socket.gethostname, pattern=r"^[^/\s]{1,200}$")
+    """The machine, by which the gateway knows it: jobs are kept away from one that keeps failing. Default: its name."""
+
     concurrency: int = Field(default=1, ge=1, le=64)
     """How many jobs train at the same time. One per accelerator."""
 
@@ -48,9 +52,20 @@ class WorkerSettings(BaseSettings):
     out_of_contact_limit_s: float = Field(default=900.0, gt=0)
     """How long a training goes on while the gateway (or, for transfers, the registry) cannot be reached."""
 
+    checkpoint_interval_s: float = Field(default=60.0, ge=0)
+    """How often a training saves a checkpoint, at least: a large one is saved less often, so that saving stays cheap.
+    0: only when it is stopped."""
+
+    checkpoint_upload_s: float = Field(default=30.0, ge=0)
+    """How long a training that was stopped may take to upload its last checkpoint; then the job goes on from an older
+    one, unless it comes back to this worker."""
+
+    checkpoint_retention_s: float = Field(default=3 * 86_400.0, ge=0)
+    """How long the newest checkpoint of a job that is not known to be over is kept here."""
+
     trainer_grace_s: float = Field(default=10.0, ge=0)
-    """How long a trainer may take to stop after SIGTERM; then it is killed. Keep it below the grace of whoever stops
-    the worker, so that a worker that is stopped ends in good order."""
+    """How long a trainer may take to save a checkpoint and stop after SIGTERM; then it is killed. Keep the sum of this,
+    `checkpoint_upload_s` and 15 seconds below the grace of whoever stops the worker, so that it ends in good order."""
 
     trainer_command: tuple[str, ...] = Field(default=BUILT_IN_TRAINER, min_length=1)
     """The program that trains, as a JSON list; `--workdir DIR --events-fd N` is appended."""

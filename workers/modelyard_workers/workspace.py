@@ -1,4 +1,4 @@
-"""The folders of a worker: one private folder per attempt, removed at its end, and the cache of datasets."""
+"""The folders of a worker: one private folder per attempt, removed at its end, and what outlives it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class WorkFolder:
     def __init__(self, root: Path) -> None:
         self._attempts = root / "attempts"
         self.datasets = root / "datasets"
-        for folder in (root, self._attempts, self.datasets):
+        self.checkpoints = root / "checkpoints"
+        for folder in (root, self._attempts, self.datasets, self.checkpoints):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # The umask may have taken rights away, and an older folder may have too many.
         root.chmod(0o700)

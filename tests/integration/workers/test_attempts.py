@@ -6,9 +6,7 @@ import hashlib
 import os
 import re
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -16,10 +14,11 @@ import pytest
 
 from modelyard.core import channels
 from modelyard.v1 import worker_service_pb2 as pb
-from modelyard.v1.training_job_pb2 import TrainingJob
+from modelyard.v1.training_job_pb2 import TrainingAttempt, TrainingJob
 from modelyard_workers.bell import Bell
 from modelyard_workers.doorbell import answer_doorbell
 from modelyard_workers.gateway import Gateway
+from support.concurrency import meanwhile
 from support.faulty_trainer import MODEL
 from support.processes import is_alive
 from support.waiting import eventually_sync
@@ -27,6 +26,7 @@ from support.worker_surroundings import DATASET, Surroundings
 
 Failure = pb.TrainingFailure
 Reason = TrainingJob.FailureReason
+Directive = pb.ReportTrainingJobResponse.Directive
 
 
 @pytest.fixture
@@ -36,31 +36,16 @@ def bell() -> Iterator[Bell]:
     bell.close()
 
 
-@contextmanager
-def meanwhile(action: Callable[[], None]) -> Iterator[None]:
-    """Runs `action` in a thread beside the block; what it raises fails the test."""
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            action()
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-    if raised:
-        raise raised[0]
-
-
 def failure_of(surroundings: Surroundings, name: str) -> Failure:
     outcome = surroundings.gateway.finished[name]
     assert outcome.WhichOneof("outcome") == "failed", outcome
     return outcome.failed
+
+
+def release_of(surroundings: Surroundings, name: str) -> pb.TrainingReleased:
+    outcome = surroundings.gateway.finished[name]
+    assert outcome.WhichOneof("outcome") == "released", outcome
+    return outcome.released
 
 
 def attempt_folders(surroundings: Surroundings) -> list[Path]:
@@ -106,6 +91,16 @@ def test_a_job_that_is_not_ours_is_left_alone(surroundings: Surroundings, bell: 
     answer_doorbell("../../etc/passwd", surroundings.settings("succeed"), bell)
     assert len(surroundings.gateway.claims) == 1
     assert not surroundings.gateway.reports
+
+
+def test_the_job_whose_turn_it_is_is_worked_on_not_the_one_that_rang(surroundings: Surroundings, bell: Bell) -> None:
+    first, second = surroundings.submit("first"), surroundings.submit("second")
+    surroundings.gateway.instead[second] = first
+    answer_doorbell(second, surroundings.settings("check_inputs", "succeed", node="rack1"), bell)
+    assert list(surroundings.gateway.finished) == [first]
+    assert surroundings.gateway.log_lines[0].startswith(f"job {first} ")
+    assert surroundings.gateway.nodes == ["rack1"]
+    assert surroundings.gateway.claims[0].startswith("rack1/")
 
 
 def test_the_second_job_on_a_dataset_does_not_download_it_again(surroundings: Surroundings, bell: Bell) -> None:
@@ -205,6 +200,52 @@ def test_a_trainer_that_ignores_sigterm_is_killed_after_its_grace(surroundings: 
     assert surroundings.gateway.finished[name].HasField("cancelled")
 
 
+@pytest.mark.parametrize(
+    ("directive", "ends"),
+    [
+        (Directive.DIRECTIVE_PAUSE, TrainingAttempt.END_CAUSE_PAUSED),
+        (Directive.DIRECTIVE_PREEMPT, TrainingAttempt.END_CAUSE_PREEMPTED),
+        (Directive.DIRECTIVE_DEADLINE, Reason.FAILURE_REASON_DEADLINE),
+        (Directive.DIRECTIVE_CANCEL, None),
+    ],
+)
+def test_what_the_gateway_wants_stops_the_trainer_with_a_checkpoint_and_ends_the_attempt_accordingly(
+    surroundings: Surroundings, bell: Bell, directive: Directive.ValueType, ends: int | None
+) -> None:
+    name, gateway = surroundings.submit(), surroundings.gateway
+
+    def tell() -> None:
+        eventually_sync(lambda: gateway.logged_number("waiting"))
+        gateway.directive = directive
+
+    with meanwhile(tell):
+        answer_doorbell(name, surroundings.settings("checkpoint_on_sigterm", "wait", trainer_grace_s=20), bell)
+    outcome = gateway.finished[name]
+    ended = {"released": outcome.released.cause, "failed": outcome.failed.reason, "cancelled": None}
+    assert ended[outcome.WhichOneof("outcome") or ""] == ends
+    assert [checkpoint.step for checkpoint in gateway.checkpoints] == [10]
+
+
+@pytest.mark.parametrize("acts", [("close_pipes", "sleep"), ("ignore_sigterm", "start_child", "close_pipes", "sleep")])
+def test_a_trainer_that_hangs_without_a_word_ends_by_its_deadline_with_all_it_started(
+    surroundings: Surroundings, bell: Bell, acts: tuple[str, ...]
+) -> None:
+    name, gateway = surroundings.submit(), surroundings.gateway
+
+    def tell() -> None:
+        eventually_sync(lambda: gateway.logged_number("closing"))
+        gateway.directive = Directive.DIRECTIVE_DEADLINE
+
+    with meanwhile(tell):
+        answer_doorbell(name, surroundings.settings(*acts), bell)
+    assert failure_of(surroundings, name).reason == Reason.FAILURE_REASON_DEADLINE
+    pids = [gateway.logged_number(word) for word in ("closing", "child")]
+    eventually_sync(lambda: not any(is_alive(pid) for pid in pids if pid))
+    gateway.directive = Directive.DIRECTIVE_CONTINUE
+    answer_doorbell(surroundings.submit("next"), surroundings.settings("succeed"), bell)
+    assert gateway.finished["trainingJobs/next"].HasField("succeeded")
+
+
 def test_a_stale_attempt_kills_the_trainer_at_once_and_says_nothing_more(
     surroundings: Surroundings, bell: Bell
 ) -> None:
@@ -277,7 +318,7 @@ def test_shutdown_stops_the_trainer_gently_and_gives_the_job_back(surroundings: 
     with meanwhile(shut_down):
         answer_doorbell(name, surroundings.settings("obey_sigterm", "wait", trainer_grace_s=20), bell)
     assert "stopped by SIGTERM" in gateway.log_lines
-    assert gateway.finished == {}
+    assert release_of(surroundings, name).cause == TrainingAttempt.END_CAUSE_WORKER_STOPPED
     assert attempt_folders(surroundings) == []
 
 
@@ -297,7 +338,7 @@ def test_a_trainer_that_somebody_else_terminates_is_given_back_only_if_the_worke
     with meanwhile(terminate):
         answer_doorbell(name, surroundings.settings("obey_sigterm", "wait"), bell)
     if shutting_down:
-        assert surroundings.gateway.finished == {}
+        assert release_of(surroundings, name).cause == TrainingAttempt.END_CAUSE_WORKER_STOPPED
     else:
         assert "exit code 143" in failure_of(surroundings, name).message
 
@@ -311,23 +352,27 @@ def test_a_worker_whose_lease_thread_dies_stops_the_trainer_and_says_so(
     monkeypatch.setattr(Gateway, "report", broken)
     name = surroundings.submit()
     answer_doorbell(name, surroundings.settings("wait"), bell)
-    assert "lease thread failed: ValueError" in failure_of(surroundings, name).message
+    assert "lease thread failed: ValueError" in release_of(surroundings, name).message
 
 
-def test_a_work_folder_that_cannot_be_used_fails_the_job_visibly(surroundings: Surroundings, bell: Bell) -> None:
+def test_a_work_folder_that_cannot_be_used_gives_the_job_back_with_the_reason(
+    surroundings: Surroundings, bell: Bell
+) -> None:
     name = surroundings.submit()
     (surroundings.folder / "file").touch()
     answer_doorbell(name, surroundings.settings("succeed", work_dir=surroundings.folder / "file" / "work"), bell)
-    assert "Not a directory" in failure_of(surroundings, name).message
+    released = release_of(surroundings, name)
+    assert released.cause == TrainingAttempt.END_CAUSE_WORKER_FAULT
+    assert "Not a directory" in released.message
 
 
 def test_a_corrupted_dataset_is_refused_before_the_trainer_sees_it(surroundings: Surroundings, bell: Bell) -> None:
     name = surroundings.submit()
     surroundings.store.faults.corrupt = True
     answer_doorbell(name, surroundings.settings("succeed"), bell)
-    failure = failure_of(surroundings, name)
-    assert failure.reason == Reason.FAILURE_REASON_INTERNAL
-    assert surroundings.dataset_digest in failure.message
+    released = release_of(surroundings, name)
+    assert released.cause == TrainingAttempt.END_CAUSE_WORKER_FAULT
+    assert surroundings.dataset_digest in released.message
     assert surroundings.gateway.states == ["PREPARING"]
     assert list((surroundings.folder / "work" / "datasets").iterdir()) == []
 

@@ -12,6 +12,8 @@ import pytest
 import redis
 
 from modelyard.core.doorbell import DEFAULT_QUEUE, celery_queue
+from modelyard.v1.training_job_pb2 import TrainingAttempt
+from modelyard.v1.training_service_pb2 import Worker
 from support.processes import is_alive
 from support.redis_server import RedisServer, redis_server
 from support.waiting import eventually_sync
@@ -109,7 +111,8 @@ def test_sigterm_stops_the_trainer_gently_and_ends_in_good_order(
         assert (program.terminate_group() if whole_group else program.terminate()) == 0, program.log()
     assert not is_alive(trainer)
     assert "stopped by SIGTERM" in surroundings.gateway.log_lines
-    assert surroundings.gateway.finished == {}
+    (outcome,) = surroundings.gateway.finished.values()
+    assert outcome.released.cause == TrainingAttempt.END_CAUSE_WORKER_STOPPED
     assert not program.ready_file.exists()
     assert list((surroundings.folder / "work" / "attempts").iterdir()) == []
 
@@ -221,3 +224,22 @@ def test_wrong_settings_end_the_program_with_the_variables_names_and_without_the
     assert "MODELYARD_WORKER_BROKER_URL: " in answer.stderr
     assert "MODELYARD_WORKER_CONCURRENCY: " in answer.stderr
     assert "swordfish" not in answer.stderr
+
+
+def test_each_pool_process_says_that_it_is_there_what_it_does_and_good_bye(
+    surroundings: Surroundings, broker: RedisServer
+) -> None:
+    def said(state: Worker.State.ValueType, job: str = "") -> bool:
+        return any(one.state == state and one.training_job == job for one in surroundings.gateway.presences)
+
+    with worker(surroundings, broker, "obey_sigterm", "wait", queues="gpu,cpu", node="rack1") as program:
+        eventually_sync(lambda: said(Worker.STATE_IDLE))
+        name = ring_for(surroundings, broker)
+        eventually_sync(lambda: said(Worker.STATE_BUSY, name))
+        waiting_trainer(surroundings)
+        assert program.terminate() == 0
+    assert said(Worker.STATE_STOPPING, name)
+    assert surroundings.gateway.presences[-1].state == Worker.STATE_STOPPING
+    claimer = surroundings.gateway.claims[0]
+    told = [one for one in surroundings.gateway.presences if one.worker == claimer]
+    assert {(one.node, tuple(one.queues), one.hardware != "") for one in told} == {("rack1", ("gpu", "cpu"), True)}

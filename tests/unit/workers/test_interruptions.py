@@ -39,12 +39,18 @@ def test_the_strongest_reason_counts_in_whatever_order_they_come(bell: Bell) -> 
     assert raised.value.reason is Interruption.STALE
 
 
-def test_a_cancelled_job_is_still_worth_telling_about_unless_the_worker_stops(bell: Bell) -> None:
+def test_a_cancelled_job_is_still_worth_telling_about_and_for_a_moment_when_the_worker_stops(
+    bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interruptions = Interruptions(bell)
     interruptions.add(Interruption.CANCELLED)
     assert not interruptions.hopeless()
     bell.ring()
-    assert interruptions.hopeless()
+    assert not interruptions.hopeless()
+    monkeypatch.setattr("modelyard_workers.interruptions.GOODBYE_S", 0.0)
+    another = Interruptions(bell)
+    another.add(Interruption.CANCELLED)
+    assert another.hopeless()
 
 
 def test_a_bell_is_heard_by_every_process_forked_before_it_rings() -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.v1.training_job_pb2 import TrainingJob
+from modelyard.v1.training_job_pb2 import TrainingAttempt, TrainingJob
+from modelyard_workers.interruptions import Interruption
 from modelyard_workers.outcomes import (
     MESSAGE_CHARACTERS,
     BrokenResult,
+    blame_memory,
     failure,
     failure_of,
+    interrupted,
     open_regular,
     read_result,
 )
@@ -25,6 +28,7 @@ from modelyard_workers.supervision import Exit
     [
         (1, False, TrainingJob.FAILURE_REASON_INTERNAL, "exit code 1"),
         (0, True, TrainingJob.FAILURE_REASON_INTERNAL, "exit code 0"),
+        (1, True, TrainingJob.FAILURE_REASON_OUT_OF_MEMORY, "killed a process here: memory ran out"),
         (-signal.SIGKILL, True, TrainingJob.FAILURE_REASON_OUT_OF_MEMORY, "memory ran out"),
         (-signal.SIGKILL, False, TrainingJob.FAILURE_REASON_USER_CODE, "killed by signal 9 (SIGKILL)"),
         (-signal.SIGSEGV, True, TrainingJob.FAILURE_REASON_USER_CODE, "killed by signal 11 (SIGSEGV)"),
@@ -38,6 +42,44 @@ def test_a_death_without_a_result_has_a_reason_and_the_last_words(
     assert outcome.failed.reason == reason
     assert words in outcome.failed.message
     assert outcome.failed.message.endswith("the last line")
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        (TrainingJob.FAILURE_REASON_USER_CODE, TrainingJob.FAILURE_REASON_OUT_OF_MEMORY),
+        (TrainingJob.FAILURE_REASON_INTERNAL, TrainingJob.FAILURE_REASON_OUT_OF_MEMORY),
+        (TrainingJob.FAILURE_REASON_DIVERGED, TrainingJob.FAILURE_REASON_DIVERGED),
+    ],
+)
+def test_a_failure_that_a_killed_child_explains_is_for_memory(
+    reason: TrainingJob.FailureReason.ValueType, told: TrainingJob.FailureReason.ValueType
+) -> None:
+    blamed = blame_memory(failure(reason, "the loader (pid 7) exited unexpectedly")).failed
+    assert blamed.reason == told
+    assert blamed.message.endswith("the loader (pid 7) exited unexpectedly")
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        (Interruption.SHUTDOWN, TrainingAttempt.END_CAUSE_WORKER_STOPPED),
+        (Interruption.PREEMPTED, TrainingAttempt.END_CAUSE_PREEMPTED),
+        (Interruption.PAUSED, TrainingAttempt.END_CAUSE_PAUSED),
+        (Interruption.FAULT, TrainingAttempt.END_CAUSE_WORKER_FAULT),
+    ],
+)
+def test_a_job_that_goes_on_later_is_given_back_with_the_cause(
+    reason: Interruption, cause: TrainingAttempt.EndCause.ValueType
+) -> None:
+    outcome = interrupted(reason, "in words")
+    assert outcome is not None
+    assert (outcome.released.cause, outcome.released.message) == (cause, "in words")
+
+
+def test_every_interruption_has_an_outcome_or_nobody_to_tell() -> None:
+    silent = {reason for reason in Interruption if interrupted(reason, "") is None}
+    assert silent == {Interruption.OUT_OF_CONTACT, Interruption.STALE}
 
 
 def test_a_message_is_cut_to_what_the_api_allows() -> None:
