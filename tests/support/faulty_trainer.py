@@ -154,6 +154,16 @@ class Trainer:
         while True:
             time.sleep(0.05)
 
+    def eat_memory(self) -> None:
+        """Takes memory until there is none."""
+        eaten = []
+        while True:
+            eaten.append(bytearray(os.urandom(1024)) * 10_240)
+
+    def child_eats_memory(self) -> None:
+        """Has a child do it, and breaks when the child is gone."""
+        subprocess.run([sys.executable, __file__, "eat_memory"], check=True)
+
     def fill_disk(self) -> None:
         """Writes until nothing more fits."""
         with (self.workdir / "tmp" / "junk").open("wb", buffering=0) as file:

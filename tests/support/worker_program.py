@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +29,9 @@ def ring(broker_url: str, name: str, queue: str = DEFAULT_QUEUE, **options: Any)
 class WorkerProgram:
     """`python -m modelyard_workers` in a process group of its own. Use it as a context manager."""
 
-    def __init__(self, settings: WorkerSettings, folder: Path) -> None:
+    def __init__(self, settings: WorkerSettings, folder: Path, prefix: Sequence[str] = ()) -> None:
+        """`prefix`: a command that becomes the program that is given to it."""
+        self._prefix = prefix
         self.ready_file = folder / "worker.ready"
         self.log_file = folder / "worker.log"
         changed = settings.model_copy(update={"ready_file": self.ready_file})
@@ -38,7 +41,8 @@ class WorkerProgram:
     def __enter__(self) -> Self:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "modelyard_workers"], env=self.environment, stdout=log, stderr=log,
+                [*self._prefix, sys.executable, "-m", "modelyard_workers"],
+                env=self.environment, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         return self
