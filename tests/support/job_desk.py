@@ -13,17 +13,23 @@ from modelyard.core.permissions import permissions_of
 from modelyard.core.tokens import Caller
 from modelyard.gateway import events, tables
 from modelyard.gateway.cancellation import Cancellation
-from modelyard.gateway.claims import Claim, Claims
+from modelyard.gateway.claims import Asker, Claim, Claims
 from modelyard.gateway.doorbells import Doorbell
 from modelyard.gateway.events import Event
+from modelyard.gateway.expiry import Expiry
+from modelyard.gateway.explanations import Explanations
 from modelyard.gateway.finishing import Finishing, PublicationRefused, Result
 from modelyard.gateway.jobs import Job
 from modelyard.gateway.leases import Leases
 from modelyard.gateway.ledger import Ledger
 from modelyard.gateway.notices import Notices
 from modelyard.gateway.outbox import Bell, Outbox
+from modelyard.gateway.presence import Workers
+from modelyard.gateway.queueing_converters import remaining_s
 from modelyard.gateway.reports import Reports
+from modelyard.gateway.scheduling import Queues, Scheduling
 from modelyard.gateway.submission import Plan, Submission, Submissions
+from modelyard.gateway.tenants import Bounds, Tenants
 from modelyard.gateway.watch import Watch
 
 LEASE_S = 45.0
@@ -37,13 +43,18 @@ def caller(*roles: str, subject: str = "tester", tenant: str = "default") -> Cal
 
 
 def submission(
-    request_id: str = "", content_digest: str = "c" * 64, display_name: str = "a job", spec: bytes = b"spec"
+    request_id: str = "",
+    content_digest: str = "c" * 64,
+    display_name: str = "a job",
+    spec: bytes = b"spec",
+    **scheduling: Any,
 ) -> Submission:
     """What a user might send."""
     return Submission(
         display_name=display_name,
         labels={"team": "blue"},
         spec=spec,
+        scheduling=Scheduling(**scheduling),
         request_id=request_id,
         content_digest=content_digest,
     )
@@ -104,7 +115,14 @@ class MemoryPublisher:
 class JobDesk:
     """Submit, claim, report, finish, cancel, watch, as the servicers do."""
 
-    def __init__(self, database: Database, publisher: MemoryPublisher | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        publisher: MemoryPublisher | None = None,
+        *,
+        queues: Queues = Queues(("cpu", "gpu")),  # noqa: B008 - frozen
+        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
+    ) -> None:
         self.database = database
         self.clock = 1000.0
         """The process's clock in seconds; the database has its own."""
@@ -115,21 +133,31 @@ class JobDesk:
         self.publisher = publisher or MemoryPublisher()
         self.ledger = Ledger(database, on_events=self.notices.announce, on_doorbell=self.doorbells.append)
         self.leases = Leases(self.ledger, lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS, clock=lambda: self.clock)
-        self.submissions = Submissions(self.ledger, self.planner)
-        self.claims = Claims(self.ledger, self.leases)
+        self.submissions = Submissions(self.ledger, self.planner, bounds)
+        self.queues = queues
+        self.bounds = bounds
+        self.tenants = Tenants(database, bounds, on_doorbell=self.doorbells.append)
+        self.workers = Workers(database, report_interval_s=10.0)
+        self.claims = Claims(self.ledger, self.leases, queues, bounds)
+        self.explanations = Explanations(self.ledger, self.workers, queues, bounds, remaining_s)
+        self.expiry = Expiry(self.ledger)
         self.reports = Reports(self.ledger, lease_us=self.leases.duration_us)
         self.finishing = Finishing(self.ledger, self.publisher, lease_us=self.leases.duration_us)
         self.cancellation = Cancellation(self.ledger)
         self.watch = Watch(self.ledger, self.notices)
         self.leases.end_grace()
 
-    async def submit(self, request_id: str = "", **content: Any) -> Job:
+    async def submit(self, request_id: str = "", *, tenant: str = "default", **content: Any) -> Job:
         """A new job."""
-        return await self.submissions.submit(submission(request_id, **content), caller())
+        return await self.submissions.submit(submission(request_id, **content), caller(tenant=tenant))
+
+    async def ask(self, job: Job, worker: str = "host/1") -> Claim | None:
+        """What a worker does after a doorbell for this job."""
+        return await self.claims.claim(job.id, Asker(worker, worker.partition("/")[0]))
 
     async def claim(self, job: Job, worker: str = "host/1") -> Claim:
         """A claim that must succeed."""
-        claim = await self.claims.claim(job.id, worker)
+        claim = await self.ask(job, worker)
         assert claim is not None
         return claim
 

@@ -26,6 +26,9 @@ _BUSY_TIMEOUT_MS = 10_000
 _SWITCH_WAITS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _MIGRATION_LOCK = 0x6D6F64656C  # any fixed number: PostgreSQL's advisory lock for migrations
 
+_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+_LOCK_SHARED = text("SELECT pg_advisory_xact_lock_shared(:key)")
+
 
 class Database:
     """An engine with the two kinds of transaction that the services use."""
@@ -86,6 +89,14 @@ def _now_on_postgresql(_element: now_us, _compiler: SQLCompiler, **_options: Any
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
 
 
+async def serialise(connection: AsyncConnection, key: int, *, shared: bool = False) -> None:
+    """Waits until no other transaction holds this key, and holds it to the end of this one. With `shared`, any number
+    of transactions that ask for it so hold it together. SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.execute(_LOCK_SHARED if shared else _LOCK, {"key": key})
+
+
 async def migrate(database: Database, script_location: str) -> None:
     """Brings the schema up to date. Safe when several replicas start at once: one migrates, the others wait.
 
@@ -96,7 +107,7 @@ async def migrate(database: Database, script_location: str) -> None:
             await _write_ahead(connection)
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            await serialise(connection, _MIGRATION_LOCK)
         await connection.run_sync(_upgrade, script_location)
         await connection.commit()
 

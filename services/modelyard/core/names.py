@@ -10,6 +10,7 @@ from .errors import InvalidFields
 ID = r"[a-z][a-z0-9_-]{0,62}"
 DATASET_ID = r"[a-z][a-z0-9-]{0,62}"
 JOB_ID = r"[a-z0-9]{1,40}"
+TENANT_ID = r"[a-z0-9-]{1,63}"
 VERSION = r"[1-9][0-9]{0,17}"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -45,6 +46,7 @@ MODEL_VERSION = NamePattern.of("models/{model}/versions/{version}", model=ID, ve
 MODEL_ALIAS = NamePattern.of("models/{model}/aliases/{alias}", model=ID, alias=ID)
 DATASET = NamePattern.of("datasets/{dataset}", dataset=DATASET_ID)
 TRAINING_JOB = NamePattern.of("trainingJobs/{training_job}", training_job=JOB_ID)
+TENANT = NamePattern.of("tenants/{tenant}", tenant=TENANT_ID)
 UPLOAD = NamePattern.of("uploads/{upload}", upload=r"[0-9a-f]{32}")
 
 

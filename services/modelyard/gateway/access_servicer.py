@@ -8,13 +8,16 @@ from typing import Any
 
 import grpc.aio
 
-from modelyard.core.errors import InvalidFields
+from modelyard.core.errors import InvalidFields, NotFound
 from modelyard.core.interceptors import current_caller
+from modelyard.core.names import TENANT
 from modelyard.core.paging import page_size
 from modelyard.core.permissions import ROLE_PERMISSIONS
 from modelyard.v1 import access_service_pb2, access_service_pb2_grpc
 
-from .converters import to_timestamp
+from .queueing_converters import from_tenant, to_tenant
+from .tenants import Tenants
+from .times import to_timestamp
 from .tokens import DAY_S, TokenRecord, Tokens
 from .training_servicer import visible_tenant
 
@@ -26,9 +29,10 @@ _ROLES = {number: role for role, number in _NUMBERS.items()}
 
 @dataclass(frozen=True)
 class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
-    """Issues tokens."""
+    """Issues tokens; shows and changes tenants."""
 
     tokens: Tokens
+    tenants: Tenants
 
     async def CreateToken(
         self, request: access_service_pb2.CreateTokenRequest, _context: _Context
@@ -68,6 +72,38 @@ class AccessServicer(access_service_pb2_grpc.AccessServiceServicer):
         return access_service_pb2.ListTokensResponse(
             tokens=map(_to_token, records), next_page_token=next_page_token
         )  # fmt: skip
+
+    async def GetTenant(
+        self, request: access_service_pb2.GetTenantRequest, _context: _Context
+    ) -> access_service_pb2.Tenant:
+        """See the proto."""
+        tenant = _tenant(request.name, "name")
+        if visible_tenant(current_caller()) not in {None, tenant}:
+            raise NotFound.resource(request.name)
+        return to_tenant(await self.tenants.get(tenant))
+
+    async def ListTenants(
+        self, request: access_service_pb2.ListTenantsRequest, _context: _Context
+    ) -> access_service_pb2.ListTenantsResponse:
+        """See the proto."""
+        tenants, next_page_token = await self.tenants.page(
+            page_size=page_size(request.page_size), page_token=request.page_token
+        )
+        return access_service_pb2.ListTenantsResponse(
+            tenants=map(to_tenant, tenants), next_page_token=next_page_token
+        )  # fmt: skip
+
+    async def UpdateTenant(
+        self, request: access_service_pb2.UpdateTenantRequest, _context: _Context
+    ) -> access_service_pb2.Tenant:
+        """See the proto."""
+        changes = from_tenant(request.tenant, request.update_mask)
+        tenant = _tenant(request.tenant.name, "tenant.name")
+        return to_tenant(await self.tenants.update(tenant, changes, etag=request.tenant.etag))
+
+
+def _tenant(name: str, field: str) -> str:
+    return TENANT.parse(name, field)["tenant"]
 
 
 def _to_token(record: TokenRecord) -> access_service_pb2.Token:

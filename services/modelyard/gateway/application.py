@@ -22,6 +22,8 @@ from .cancellation import Cancellation
 from .claims import Claims
 from .doorbell import CeleryBell
 from .doorbells import Doorbell
+from .expiry import Expiry
+from .explanations import Explanations
 from .finishing import Finishing
 from .leases import Leases
 from .ledger import Ledger
@@ -29,13 +31,17 @@ from .metrics import JobMetrics
 from .notices import Notices
 from .outbox import Bell, Outbox
 from .planning import RegistryPlanner
+from .presence import Workers
+from .queueing_converters import remaining_s
 from .reconciler import Reconciler
 from .reflection import INFERENCE_SERVICE, OWN_SERVICES, PUBLIC_SERVICES, REGISTRY_SERVICES, public_pool
 from .registry import Registry
 from .reports import Reports
 from .routines import Routine
+from .scheduling import Queues
 from .settings import GatewaySettings
 from .submission import Submissions
+from .tenants import Bounds, Tenants
 from .tokens import Tokens
 from .training_servicer import TrainingServicer
 from .upstreams import Upstreams
@@ -56,16 +62,23 @@ class Gateway:
         self._outbox = Outbox(database, bell)
         self._relay = Routine("doorbells", settings.outbox_interval_s, self._outbox.relay)
         self._relay_left = Routine("doorbells left behind", settings.outbox_interval_s, self._outbox.relay_left)
-        self._metrics = JobMetrics(database)
+        self.queues = Queues(settings.queues, settings.queue_max_running)
+        self.defaults = Bounds(
+            max_running_jobs=settings.tenant_max_running_jobs, max_waiting_jobs=settings.tenant_max_waiting_jobs
+        )
+        self.workers = Workers(database, report_interval_s=settings.report_interval_s)
+        self._metrics = JobMetrics(database, self.queues, self.workers)
         self.ledger = Ledger(
             database, on_events=self.notices.announce, on_doorbell=self._ring, on_end=self._metrics.ended
         )
         self.leases = Leases(self.ledger, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
         self.finishing = Finishing(self.ledger, registry, lease_us=self.leases.duration_us)
         self._reconciler = Reconciler(
-            database, bell, ring_again_s=settings.ring_again_s, on_doorbell=self._relay_left.wake
-        )
-        self._submissions = Submissions(self.ledger, RegistryPlanner(registry))
+            database, bell, self.queues, self.defaults,
+            ring_again_s=settings.ring_again_s, on_doorbell=self._relay_left.wake,
+        )  # fmt: skip
+        self._submissions = Submissions(self.ledger, RegistryPlanner(registry), self.defaults)
+        self._tenants = Tenants(database, self.defaults, on_doorbell=self._ring)
         self._tokens = Tokens(database, TokenSigner.from_file(settings.signing_key_file))
 
     def service(self) -> Service:
@@ -89,6 +102,8 @@ class Gateway:
             self._relay_left,
             Routine("reaper", settings.reap_interval_s, self.leases.reap, on_error=self.leases.give_grace),
             Routine("finisher", settings.reap_interval_s, self.finishing.publish_stalled),
+            Routine("expiry", settings.reap_interval_s, Expiry(self.ledger).expire),
+            Routine("workers", settings.report_interval_s, self.workers.forget),
             Routine("reconciler", inspect, self._reconciler.ring_again),
             Routine("notices", settings.watch_interval_s, lambda: self.notices.poll(database)),
         )
@@ -111,17 +126,26 @@ class Gateway:
 
     def _register(self, server: grpc.aio.Server) -> None:
         settings, ledger = self.settings, self.ledger
-        training = TrainingServicer(ledger, self._submissions, Cancellation(ledger), Watch(ledger, self.notices))
+        training = TrainingServicer(
+            ledger,
+            self._submissions,
+            Cancellation(ledger),
+            Watch(ledger, self.notices),
+            self.queues,
+            self.workers,
+            Explanations(ledger, self.workers, self.queues, self.defaults, remaining_s),
+        )
         worker = WorkerServicer(
-            Claims(ledger, self.leases),
+            Claims(ledger, self.leases, self.queues, self.defaults, on_claim=self._metrics.claimed),
             Reports(ledger, lease_us=self.leases.duration_us),
             self.finishing,
+            self.workers,
             settings.lease_s,
             settings.report_interval_s,
         )
         training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(worker, server)
-        access_service_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(self._tokens), server)
+        access_service_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(self._tokens, self._tenants), server)
 
 
 @asynccontextmanager
@@ -133,7 +157,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         await migrate(database, MIGRATIONS)
         channel = await stack.enter_async_context(aio_channel(settings.registry_address))
         signer = TokenSigner.from_file(settings.signing_key_file)
-        bell = CeleryBell(settings.broker_url, settings.queue)
+        bell = CeleryBell(settings.broker_url)
         stack.push_async_callback(bell.close)
         registry = Registry(
             channel,

@@ -1,23 +1,30 @@
-"""A worker asks for a job after a doorbell; one conditional update decides."""
+"""A worker comes after a doorbell: it is given the job whose turn it is in that queue, in one transaction.
+
+The doorbell names a job, but says no more than that somebody should come to that job's queue (see `doorbells`). There
+are as many doorbells as jobs that wait, so it does no harm if it starts another job than the one it was written for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy import BigInteger, bindparam, update
+from sqlalchemy import BigInteger, and_, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard.core.database import now_us
-from modelyard.core.errors import NotFound
+from modelyard.core.database import now_us, serialise
 
-from . import events
+from . import events, turns, vacancies
 from .events import Event, StateChange
-from .jobs import Job, State
+from .jobs import HELD, Job, State
 from .leases import Leases
 from .ledger import Ledger, selected, to_job
+from .scheduling import Queues
+from .standings import Standing, read_standing, write_turn
 from .tables import job_definitions, jobs
+from .tenants import Bounds
 
-# The decision: of any number of workers that ask at the same time, one finds the job still queued.
+# The decision once more: the job is leased only if it still waits, whoever came between.
 _LEASE = (
     update(jobs)
     .where(jobs.c.id == bindparam("job_id"), jobs.c.state == State.QUEUED)
@@ -25,10 +32,14 @@ _LEASE = (
         state=State.LEASED,
         attempt=jobs.c.attempt + 1,
         worker=bindparam("new_worker"),
+        node=bindparam("new_node"),
         lease_until=now_us() + bindparam("lease_us", type_=BigInteger),
         updates_received=0,
         progress=None,
         evaluation=None,
+        queued_time=None,
+        expire_time=None,
+        retry_time=None,
         rung_time=None,
         last_sequence=jobs.c.last_sequence + 1,
         revision=jobs.c.revision + 1,
@@ -37,6 +48,10 @@ _LEASE = (
     .returning(jobs.c.last_sequence)
 )
 _CLAIMED = selected().add_columns(job_definitions.c.dataset_snapshot).where(jobs.c.id == bindparam("job_id"))
+_NAMED = select(
+    jobs.c.queue, and_(jobs.c.state.in_(HELD), jobs.c.lease_until < now_us()).label("is_dead")
+).where(jobs.c.id == bindparam("job_id"))  # fmt: skip
+_WAITED = select(now_us() - jobs.c.queued_time).where(jobs.c.id == bindparam("job_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,46 +61,96 @@ class Claim:
     job: Job
     dataset: bytes = field(repr=False)
     """The dataset as it was when the job was submitted, serialized."""
+    waited_us: int = 0
+    """How long it had waited, in this wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who comes for a job."""
+
+    worker: str
+    node: str = ""
+    """The machine that the worker is on."""
 
 
 class Claims:
     """Gives queued jobs to workers."""
 
-    def __init__(self, ledger: Ledger, leases: Leases) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        leases: Leases,
+        queues: Queues,
+        defaults: Bounds,
+        *,
+        on_claim: Callable[[Claim], None] = lambda _claim: None,
+    ) -> None:
+        """`defaults`: of tenants without bounds of their own. `on_claim` hears of each job that was given away, after
+        the commit."""
         self._ledger = ledger
         self._leases = leases
+        self._queues = queues
+        self._defaults = defaults
+        self._on_claim = on_claim
 
-    async def claim(self, job_id: str, worker: str) -> Claim | None:
-        """The job if it was free, else None. A lease that has run out is taken back first (see `leases`)."""
-        claim = await self._take(job_id, worker)
-        if claim is None and await self._freed(job_id):
-            claim = await self._take(job_id, worker)
+    async def claim(self, job_id: str, asker: Asker) -> Claim | None:
+        """The job whose turn it is in the queue of the one that the doorbell names; None if none may start now.
+
+        If the named job's lease has run out it is taken back first (see `leases`).
+        """
+        queue = await self._queue_of(job_id)
+        claim = None if queue is None else await self._take(queue, asker)
+        if claim is not None:
+            self._ledger.on_events(claim.job.id, claim.job.last_sequence)
+            self._on_claim(claim)
         return claim
 
-    async def _freed(self, job_id: str) -> bool:
-        try:
-            state = await self._leases.take_back(job_id, ring=False)
-            if state is None:  # nothing to take back, or the reaper came first
-                state = (await self._ledger.get(job_id)).state
-        except NotFound:
-            return False  # a doorbell of a database that was put back to an earlier day
-        return state is State.QUEUED
+    async def _queue_of(self, job_id: str) -> str | None:
+        async with self._ledger.database.read() as connection:
+            named = (await connection.execute(_NAMED, {"job_id": job_id})).one_or_none()
+        if named is None:
+            return None  # a doorbell of a database that was put back to an earlier day
+        if named.is_dead:
+            await self._leases.take_back(job_id, ring=False)
+        queue: str = named.queue
+        return queue
 
-    async def _take(self, job_id: str, worker: str) -> Claim | None:
+    async def _take(self, queue: str, asker: Asker) -> Claim | None:
         async with self._ledger.database.write() as connection:
-            sequence = await _lease(connection, job_id, worker, self._leases.duration_us)
-            if sequence is None:
-                return None
-            row = (await connection.execute(_CLAIMED, {"job_id": job_id})).one()
-            job = to_job(row)
-            change = StateChange(State.LEASED, State.QUEUED, message=f"claimed by {worker}")
-            await events.append(connection, job_id, [Event(sequence, job.update_time, job.attempt, change)])
-        self._ledger.on_events(job_id, sequence)
-        return Claim(job, row.dataset_snapshot)
+            await serialise(connection, vacancies.CLAIMS_LOCK)
+            while True:
+                standing = await read_standing(connection, queue, self._defaults)
+                candidates = standing.candidates(self._queues)
+                chosen = turns.whose_turn(candidates, standing.tag)
+                if chosen is None:
+                    await _spend(connection, standing)
+                    return None
+                claim = await self._lease(connection, chosen.job_id, asker)
+                if claim is not None:  # else it was cancelled or paused at the same moment
+                    await write_turn(connection, standing, chosen, candidates)
+                    return claim
+
+    async def _lease(self, connection: AsyncConnection, job_id: str, asker: Asker) -> Claim | None:
+        """Raises the attempt and leases the job if it still waits."""
+        waited_us = (await connection.execute(_WAITED, {"job_id": job_id})).scalar_one()
+        parameters = {
+            "job_id": job_id, "new_worker": asker.worker, "new_node": asker.node,
+            "lease_us": self._leases.duration_us,
+        }  # fmt: skip
+        sequence = (await connection.execute(_LEASE, parameters)).scalar_one_or_none()
+        if sequence is None:
+            return None
+        row = (await connection.execute(_CLAIMED, {"job_id": job_id})).one()
+        job = to_job(row)
+        change = StateChange(State.LEASED, State.QUEUED, message=f"claimed by {asker.worker}")
+        await events.append(connection, job_id, [Event(sequence, job.update_time, job.attempt, change)])
+        return Claim(job, row.dataset_snapshot, max(0, waited_us or 0))
 
 
-async def _lease(connection: AsyncConnection, job_id: str, worker: str, lease_us: int) -> int | None:
-    """Raises the attempt and leases the job if it is queued; the sequence number of the event to write, else None."""
-    parameters = {"job_id": job_id, "new_worker": worker, "lease_us": lease_us}
-    sequence: int | None = (await connection.execute(_LEASE, parameters)).scalar_one_or_none()
-    return sequence
+async def _spend(connection: AsyncConnection, standing: Standing) -> None:
+    """The doorbell is gone. If it is only too early for a job, somebody must ring again later."""
+    if standing.is_anybody_ready:
+        await vacancies.spend(connection, standing.queue)
+    elif not standing.waiting:
+        await vacancies.forget(connection, standing.queue)

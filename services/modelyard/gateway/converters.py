@@ -1,14 +1,11 @@
-"""Between the wire and the domain: the only module that knows both (with `registry`, `planning` and the servicers,
-which only hand over what this one has made)."""
+"""Between the wire and the domain: the only module that knows both, with `queueing_converters` beside it (and with
+`registry`, `planning` and the servicers, which only hand over what these have made)."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
-
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelyard.core.errors import InvalidFields, Violations
 from modelyard.core.names import check_digest, check_request_id, shorten
@@ -22,12 +19,15 @@ from modelyard.v1 import (
     worker_service_pb2,
 )
 
-from .claims import Claim
+from .claims import Asker, Claim
 from .events import Document, Event, Kind, LogLine, StateChange
 from .finishing import Result
 from .jobs import REPORTABLE, FailureReason, Job, State
+from .queueing_converters import from_scheduling, to_scheduling
 from .reports import Directive, Receipt, Update
+from .scheduling import Queues
 from .submission import Submission
+from .times import to_duration, to_timestamp
 
 MAX_DISPLAY_NAME = 200
 MAX_LABELS = 64
@@ -51,18 +51,6 @@ _DIRECTIVES = {
 }
 
 
-def to_timestamp(time: int) -> Timestamp:
-    """From microseconds since 1970."""
-    return Timestamp(seconds=time // 1_000_000, nanos=time % 1_000_000 * 1000)
-
-
-def to_duration(seconds: float) -> Duration:
-    """From seconds."""
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
-
-
 def to_training_job(job: Job) -> training_job_pb2.TrainingJob:
     """The whole job as callers see it."""
     message = _Pb(
@@ -84,11 +72,12 @@ def to_training_job(job: Job) -> training_job_pb2.TrainingJob:
         etag=str(job.revision),
         last_sequence=job.last_sequence,
     )
+    message.scheduling.CopyFrom(to_scheduling(job))
     if job.progress is not None:
         message.progress.ParseFromString(job.progress)
     if job.evaluation is not None:
         message.evaluation.ParseFromString(job.evaluation)
-    for field in ("create_time", "update_time", "start_time", "finish_time"):
+    for field in ("create_time", "update_time", "start_time", "finish_time", "retry_time"):
         time = getattr(job, field)
         if time:
             getattr(message, field).CopyFrom(to_timestamp(time))
@@ -118,19 +107,23 @@ def to_event(event: Event) -> training_job_pb2.TrainingJobEvent:
     return message
 
 
-def from_create_request(request: training_service_pb2.CreateTrainingJobRequest) -> Submission:
+def from_create_request(request: training_service_pb2.CreateTrainingJobRequest, queues: Queues) -> Submission:
     """What was submitted; raises InvalidFields for everything but the spec, which the planner checks."""
     job = request.training_job
     violations = Violations()
     _check_display_name(job.display_name, violations)
     _check_labels(job.labels, violations)
     _check_request_id(request.request_id, violations)
+    scheduling = from_scheduling(job.scheduling, queues, violations)
     violations.raise_if_any()
     content = _Pb(display_name=job.display_name, labels=job.labels, spec=job.spec)
+    if job.HasField("scheduling"):
+        content.scheduling.CopyFrom(job.scheduling)
     return Submission(
         display_name=job.display_name,
         labels=dict(job.labels),
         spec=job.spec.SerializeToString(deterministic=True),
+        scheduling=scheduling,
         request_id=request.request_id,
         content_digest=hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest(),
     )
@@ -156,11 +149,13 @@ def to_claim(
     )
 
 
-def from_worker(worker: str) -> str:
-    """The worker's id; raises InvalidFields."""
-    if not (1 <= len(worker) <= MAX_WORKER and worker.isprintable()):
-        raise InvalidFields.one("worker", f"expected 1 to {MAX_WORKER} printable characters, got {shorten(worker)!r}")
-    return worker
+def from_asker(request: worker_service_pb2.ClaimTrainingJobRequest) -> Asker:
+    """Who comes for a job; raises InvalidFields."""
+    node = request.node or request.worker.rpartition("/")[0] or request.worker
+    for path, text in (("worker", request.worker), ("node", node)):
+        if not (1 <= len(text) <= MAX_WORKER and text.isprintable()):
+            raise InvalidFields.one(path, f"expected 1 to {MAX_WORKER} printable characters, got {shorten(text)!r}")
+    return Asker(request.worker, node)
 
 
 def from_report(request: worker_service_pb2.ReportTrainingJobRequest) -> list[Update]:

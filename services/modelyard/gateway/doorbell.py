@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 
-from modelyard.core.doorbell import TASK_NAME
+from modelyard.core.doorbell import TASK_NAME, celery_queue
 from modelyard.core.logs import get_logger
 
+from .doorbells import Doorbell
+from .jobs import job_name
 from .outbox import BrokerAway
 
 _TIMEOUT_S = 5.0
@@ -20,11 +22,10 @@ log = get_logger()
 
 
 class CeleryBell:
-    """Sends doorbells to one queue of the broker."""
+    """Sends doorbells to the broker, which has a queue for each of ours."""
 
-    def __init__(self, broker_url: str, queue: str) -> None:
+    def __init__(self, broker_url: str) -> None:
         """`broker_url`: `redis://host:port/0` or `redis+socket:///path`."""
-        self._queue = queue
         self._celery = Celery("modelyard.gateway", broker=broker_url, set_as_current=False)
         self._celery.conf.update(
             task_ignore_result=True,
@@ -43,32 +44,33 @@ class CeleryBell:
         self._faults = (OperationalError, *connection.connection_errors, *connection.channel_errors)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="broker")
 
-    async def ring(self, job_names: Sequence[str]) -> int:
+    async def ring(self, doorbells: Sequence[Doorbell]) -> int:
         """See `outbox.Bell`."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._send, job_names)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._send, doorbells)
 
-    async def waiting(self) -> int:
+    async def waiting(self, queue: str) -> int:
         """See `outbox.Bell`."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._count)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._count, celery_queue(queue))
 
     async def close(self) -> None:
         """Closes the connections to the broker."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._celery.close)
         self._thread.shutdown()
 
-    def _send(self, job_names: Sequence[str]) -> int:
-        for sent, name in enumerate(job_names):
+    def _send(self, doorbells: Sequence[Doorbell]) -> int:
+        for sent, doorbell in enumerate(doorbells):
+            name, queue = job_name(doorbell.job_id), celery_queue(doorbell.queue)
             try:
-                self._celery.send_task(TASK_NAME, args=[name], queue=self._queue, ignore_result=True, retry=False)
+                self._celery.send_task(TASK_NAME, args=[name], queue=queue, ignore_result=True, retry=False)
             except self._faults as error:
                 log.warning("cannot ring", job=name, reason=str(error))
                 return sent
-        return len(job_names)
+        return len(doorbells)
 
-    def _count(self) -> int:
+    def _count(self, queue: str) -> int:
         with self._celery.connection_for_write() as connection:
             try:
-                return int(connection.default_channel.queue_declare(self._queue, passive=True).message_count)
+                return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
             except ChannelError:
                 return 0  # Redis has no key for an empty queue
             except self._faults as error:

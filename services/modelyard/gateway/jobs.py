@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 
+from modelyard.core.doorbell import DEFAULT_QUEUE
 from modelyard.core.errors import WrongState
 
 
@@ -166,6 +167,18 @@ class Job:
     preempted_attempt: int = 0
     """The attempt that somebody wanted to preempt; 0: none yet."""
     preempted_by: str = ""
+    queue: str = DEFAULT_QUEUE
+    """The class of workers that may take the job."""
+    precedence: int = 0
+    """The priority, negated: of one tenant's jobs the one with the lower goes first."""
+    max_queue_time: int | None = None
+    """For how long the job may wait in one go, in microseconds; None: for ever."""
+    queued_time: int | None = None
+    """When the present wait began; None unless QUEUED."""
+    expire_time: int | None = None
+    """When it will have waited too long; None if it has no limit or does not wait."""
+    place_time: int = 0
+    """Its place among jobs of equal priority: the time of its submission, or when it was sent to the back since."""
     rung_time: int | None = None
     """When a doorbell was last asked for; None unless QUEUED."""
     last_sequence: int = 0
@@ -181,6 +194,11 @@ class Job:
     def name(self) -> str:
         """The resource name."""
         return job_name(self.id)
+
+    @property
+    def priority(self) -> int:
+        """Among the waiting jobs of one tenant those of higher priority go first."""
+        return -self.precedence
 
     @property
     def is_terminal(self) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from modelyard.core.database import Database, now_us
 from modelyard.core.errors import NotFound, StaleAttempt
 
-from . import doorbells, events
+from . import doorbells, events, vacancies
 from .doorbells import Doorbell
 from .events import Event, Payload, StateChange
 from .jobs import HELD, FailureReason, Job, State, check_transition, job_name
@@ -34,7 +34,7 @@ _JOB_COLUMNS = [
 _MUTABLE = (
     "state", "failure_reason", "failure_message", "attempt", "suspect_attempts", "finished_attempt", "worker",
     "lease_until", "updates_received", "progress", "evaluation", "artifact", "artifact_digest", "model_version",
-    "cancel_request_id", "rung_time", "start_time", "finish_time",
+    "cancel_request_id", "queued_time", "expire_time", "place_time", "rung_time", "start_time", "finish_time",
 )  # fmt: skip
 _FIELDS = tuple(field.name for field in fields(Job))
 
@@ -56,8 +56,8 @@ class Edit:
         """The database's clock, in microseconds; never before the job's last change."""
         self._events: list[Event] = []
         self._ring = False
-        self.doorbell: Doorbell | None = None
-        """The doorbell that was written, to be rung after the commit."""
+        self.doorbells: list[Doorbell] = []
+        """The doorbells that were written, to be rung after the commit."""
 
     def require_attempt(self, attempt: int) -> None:
         """The fence: raises StaleAttempt unless this attempt holds the job."""
@@ -89,8 +89,10 @@ class Edit:
         previous = self.job.state
         check_transition(previous, state)
         self.change(state=state)
-        if self.job.is_terminal or state is State.QUEUED:
-            self.change(lease_until=None, rung_time=None)
+        if state not in HELD:
+            self.change(lease_until=None, rung_time=None, queued_time=None, expire_time=None)
+        if state is State.QUEUED:
+            self._wait()
         if self.job.is_terminal:
             self.change(finish_time=self.now, model_version=model_version)
         if state is State.FAILED:
@@ -98,6 +100,15 @@ class Edit:
         if state is State.RUNNING and self.job.start_time is None:
             self.change(start_time=self.now)
         self.tell(StateChange(state, previous, failure_reason, message, model_version))
+
+    def _wait(self) -> None:
+        """A new wait begins, in the old place; see `go_behind`."""
+        limit = self.job.max_queue_time
+        self.change(queued_time=self.now, expire_time=None if limit is None else self.now + limit)
+
+    def go_behind(self) -> None:
+        """Gives up the job's place: it is behind what waits with the same priority now."""
+        self.change(place_time=self.now)
 
     def ring(self) -> None:
         """Asks for a doorbell for this job."""
@@ -115,7 +126,19 @@ class Edit:
         await connection.execute(_UPDATE, {"job_id": after.id, **changed})
         await events.append(connection, after.id, self._events)
         if self._ring:
-            self.doorbell = await doorbells.write(connection, after.id)
+            await self._write_doorbell(connection)
+
+    async def _write_doorbell(self, connection: AsyncConnection) -> None:
+        job = self.job
+        if job.retry_time is not None and job.retry_time > self.now:
+            await doorbells.write_for_later(connection, job.id, job.queue, job.retry_time)
+        else:
+            self.doorbells.append(await doorbells.write(connection, job.id, job.queue))
+
+    @property
+    def released(self) -> bool:
+        """Whether a worker held the job and none does any more."""
+        return self._before.state in HELD and self.job.state not in HELD
 
     @property
     def ended(self) -> bool:
@@ -153,14 +176,16 @@ class Ledger:
             edit = await _open(connection, job_id, tenant)
             yield edit
             await edit.save(connection)
+            if edit.released:
+                edit.doorbells += await vacancies.ring_for(connection, edit.job)
         self.announce(edit)
 
     def announce(self, edit: Edit) -> None:
         """Tells this process what has been committed."""
         if edit.told:
             self.on_events(edit.job.id, edit.job.last_sequence)
-        if edit.doorbell is not None:
-            self.on_doorbell(edit.doorbell)
+        for doorbell in edit.doorbells:
+            self.on_doorbell(doorbell)
         if edit.ended:
             self.on_end(edit.job)
 

@@ -1,21 +1,30 @@
-"""Jobs and doorbells as metrics: what is unfinished, asked of the database when somebody asks us, and what has ended.
+"""Jobs, queues, workers and doorbells as metrics: what is unfinished, asked of the database when somebody asks us, and
+what has started and ended.
 
-The database's figures are the same in every replica; what has ended is counted in the replica that ended it.
+The database's figures are the same in every replica; starts and ends are counted in the replica that wrote them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from sqlalchemy import func, or_, select
 
 from modelyard.core.database import Database, now_us
+from modelyard.core.metrics import Histogram
 
+from .claims import Claim
 from .jobs import TERMINAL, Job, State
 from .outbox import pending
+from .presence import Worker, Workers, WorkerState
+from .queues import QueueStatus, read_queues
+from .scheduling import Queues
 from .tables import jobs
+
+WAIT_BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
+_MICROSECONDS = 10**6
 
 # Indexes cover both conditions: a gateway with a million finished jobs answers as fast as a new one.
 _UNFINISHED = or_(jobs.c.rung_time.is_not(None), jobs.c.lease_until.is_not(None))
@@ -27,20 +36,29 @@ _BY_STATE = (
 
 
 class JobMetrics:
-    """Counts jobs that end (see `ended`) and tells of all others."""
+    """Counts jobs that end and that are claimed (see `ended`, `claimed`) and tells of all others."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, queues: Queues, workers: Workers) -> None:
         self._database = database
+        self._queues = queues
+        self._workers = workers
+        self._waits: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(WAIT_BUCKETS_S, scale=_MICROSECONDS))
         self._ended: Counter[tuple[str, str]] = Counter()
 
     def ended(self, job: Job) -> None:
         """This process has written that the job is over."""
         self._ended[job.state, job.failure_reason or ""] += 1
 
+    def claimed(self, claim: Claim) -> None:
+        """This process has given a job to a worker."""
+        self._waits[claim.job.queue].observe(claim.waited_us)
+
     async def metrics(self) -> Iterable[Metric]:
         """See `modelyard.core.metrics.MetricsSource`. Raises what the database raises."""
         async with self._database.read() as connection:
             rows = (await connection.execute(_BY_STATE)).all()
+            workers = await self._workers.read(connection)
+            queues = await read_queues(connection, self._queues, workers)
         found = {state: (count, max(0, age_us) / 1e6) for state, count, age_us in rows}
         counts = GaugeMetricFamily("modelyard_gateway_jobs", "Unfinished jobs by state.", labels=["state"])
         for state in State:
@@ -56,8 +74,11 @@ class JobMetrics:
             GaugeMetricFamily(
                 "modelyard_gateway_doorbells_pending",
                 "Doorbells that the broker has not taken yet.",
-                await pending(self._database),
+                (await pending(self._database)).total(),
             ),
+            *_tell_queues(queues),
+            _tell_workers(queues, workers),
+            self._tell_waits(),
             self._tell_ended(),
         )
 
@@ -70,3 +91,37 @@ class JobMetrics:
         for (state, reason), count in self._ended.items():
             family.add_metric([state, reason], count)
         return family
+
+    def _tell_waits(self) -> Metric:
+        family = HistogramMetricFamily(
+            "modelyard_gateway_queue_wait_seconds",
+            "Jobs that this replica has given to a worker: how long they had waited, in one go.",
+            labels=["queue"],
+        )
+        for queue, histogram in self._waits.items():
+            histogram.tell(family, [queue])
+        return family
+
+
+def _tell_queues(queues: Sequence[QueueStatus]) -> Iterable[Metric]:
+    waiting = GaugeMetricFamily("modelyard_gateway_queue_waiting", "Jobs that wait, by queue.", labels=["queue"])
+    running = GaugeMetricFamily(
+        "modelyard_gateway_queue_running", "Jobs that a worker holds, by queue.", labels=["queue"]
+    )
+    for queue in queues:
+        waiting.add_metric([queue.name], queue.waiting)
+        running.add_metric([queue.name], queue.running)
+    return waiting, running
+
+
+def _tell_workers(queues: Sequence[QueueStatus], workers: Sequence[Worker]) -> Metric:
+    family = GaugeMetricFamily(
+        "modelyard_gateway_workers",
+        "Workers that reported lately, by queue and state; one that serves several queues counts in each.",
+        labels=["queue", "state"],
+    )
+    counts = Counter((queue, worker.presence.state) for worker in workers for queue in worker.presence.queues)
+    for queue in queues:
+        for state in WorkerState:
+            family.add_metric([queue.name, state], counts[queue.name, state])
+    return family

@@ -7,7 +7,7 @@ ones. A doorbell is deleted only after the broker has it. Ringing twice is harml
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -17,13 +17,15 @@ from modelyard.core.database import Database, now_us
 from modelyard.core.logs import get_logger
 
 from .doorbells import TAKEN_US, Doorbell
-from .jobs import job_name
 from .selection import chosen_once
 from .tables import doorbells
 
 _BATCH = 100
 _FIRST_RETRY_US = 250_000
 _LAST_RETRY_US = 5_000_000
+
+# One that was tried and waits for the broker is not for later, however long it is to wait.
+_FOR_LATER = (doorbells.c.tries == 0) & (doorbells.c.due_time > now_us())
 
 log = get_logger()
 
@@ -35,11 +37,11 @@ class BrokerAway(Exception):
 class Bell(Protocol):
     """Rings workers through the broker."""
 
-    async def ring(self, job_names: Sequence[str]) -> int:
-        """Sends a doorbell for each in turn, until one cannot be sent; how many the broker has taken."""
+    async def ring(self, doorbells: Sequence[Doorbell]) -> int:
+        """Sends each in turn to its queue, until one cannot be sent; how many the broker has taken."""
 
-    async def waiting(self) -> int:
-        """Doorbells in the broker that no worker has taken yet; raises BrokerAway."""
+    async def waiting(self, queue: str) -> int:
+        """Doorbells for a queue in the broker that no worker has taken yet; raises BrokerAway."""
 
 
 class Outbox:
@@ -66,7 +68,7 @@ class Outbox:
 
     async def _ring(self, batch: Sequence[Doorbell]) -> bool:
         """Whether the broker has taken all of them. Those that it has not are due again later."""
-        rung = await self._bell.ring([job_name(doorbell.job_id) for doorbell in batch])
+        rung = await self._bell.ring(batch)
         await self._settle(batch[:rung], batch[rung:])
         if rung < len(batch):
             log.warning("the broker is away; doorbells wait", waiting=len(batch) - rung, tries=batch[rung].tries)
@@ -79,7 +81,7 @@ class Outbox:
             update(doorbells)
             .where(doorbells.c.id.in_(chosen_once(oldest)))
             .values(due_time=now_us() + TAKEN_US, tries=doorbells.c.tries + 1)
-            .returning(doorbells.c.id, doorbells.c.job_id, doorbells.c.tries)
+            .returning(doorbells.c.id, doorbells.c.job_id, doorbells.c.queue, doorbells.c.tries)
         )
         async with self._database.read() as connection:
             if (await connection.execute(select(doorbells.c.id).where(due).limit(1))).one_or_none() is None:
@@ -104,7 +106,8 @@ def _backoff_us(tries: int) -> int:
     return min(_FIRST_RETRY_US << min(tries - 1, 16), _LAST_RETRY_US)
 
 
-async def pending(database: Database) -> int:
-    """Doorbells that the broker has not taken yet."""
+async def pending(database: Database) -> Counter[str]:
+    """Doorbells by queue that the broker has not taken yet; without those that are to be rung later."""
+    query = select(doorbells.c.queue, func.count()).where(~_FOR_LATER).group_by(doorbells.c.queue)
     async with database.read() as connection:
-        return (await connection.execute(select(func.count()).select_from(doorbells))).scalar_one()
+        return Counter(dict((await connection.execute(query)).all()))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from modelyard.core.doorbell import DEFAULT_QUEUE, celery_queue
+from modelyard.core.doorbell import DEFAULT_QUEUE, QUEUE_PATTERN
 from modelyard.core.settings import ServiceSettings
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
 """`a,b,c` in the environment."""
+
+Limits = Annotated[dict[str, Annotated[int, Field(ge=1)]], NoDecode]
+"""`a=1,b=2` in the environment."""
 
 
 class GatewaySettings(ServiceSettings):
@@ -26,8 +30,20 @@ class GatewaySettings(ServiceSettings):
     broker_url: str
     """Where the doorbells go: `redis://host:port/0` or `redis+socket:///path`."""
 
-    queue: str = celery_queue(DEFAULT_QUEUE)
-    """The Celery queue that is rung."""
+    queues: CommaList = (DEFAULT_QUEUE, "gpu")
+    """The queues that jobs may wait in, comma-separated: one per class of workers. The first one takes jobs that name
+    none. A worker says by its own setting which of them it serves."""
+
+    queue_max_running: Limits = Field(default_factory=dict)
+    """The most jobs that a queue runs at once, as in `gpu=8,cpu=20`; a queue that is not in it runs as many as it has
+    workers."""
+
+    tenant_max_running_jobs: int = Field(default=0, ge=0)
+    """The most jobs that a tenant runs at once, in all queues together; 0: no limit. For tenants without a limit of
+    their own (`UpdateTenant`)."""
+
+    tenant_max_waiting_jobs: int = Field(default=10_000, ge=0)
+    """The most jobs that a tenant may have waiting; more are refused. 0: no limit. As above."""
 
     signing_key_file: Path
     """PEM file (PKCS #8) with the private Ed25519 key that signs tokens. Only the gateway has it."""
@@ -48,7 +64,8 @@ class GatewaySettings(ServiceSettings):
     """A worker that does not report for so long loses its job."""
 
     report_interval_s: float = Field(default=10.0, gt=0)
-    """How often workers are told to report at least."""
+    """How often workers are told to report at least: on their job, and on themselves. A worker that says nothing of
+    itself for three times as long is taken for gone."""
 
     max_attempts: int = Field(default=5, ge=1)
     """A job whose worker was lost is tried again until it has been claimed so often."""
@@ -66,13 +83,36 @@ class GatewaySettings(ServiceSettings):
     watch_interval_s: float = Field(default=0.2, gt=0)
     """How often the histories that are being watched are looked up, for what other replicas have written."""
 
-    @field_validator("inference_addresses", mode="before")
+    @field_validator("inference_addresses", "queues", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("queue_max_running", mode="before")
+    @classmethod
+    def _split_limits(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in _parts(value)]
+        return {queue.strip(): limit.strip() for queue, _, limit in pairs}
+
+    @model_validator(mode="after")
+    def _queues_are_known(self) -> Self:
+        if not self.queues or any(re.fullmatch(QUEUE_PATTERN, queue) is None for queue in self.queues):
+            raise ValueError("queues: expected at least one name of a-z 0-9 -, a letter first")
+        if len(set(self.queues)) < len(self.queues):
+            raise ValueError("queues: expected each name once")
+        unknown = self.queue_max_running.keys() - set(self.queues)
+        if unknown:
+            raise ValueError(f"queue_max_running: no such queue: {', '.join(sorted(unknown))}")
+        return self
 
     @model_validator(mode="after")
     def _lease_outlives_reports(self) -> Self:
         if self.lease_s < 2 * self.report_interval_s:
             raise ValueError("lease_s must be at least twice report_interval_s: one lost report must not cost a job")
         return self
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from sqlalchemy import bindparam, insert
+from sqlalchemy import BigInteger, bindparam, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,9 +19,11 @@ from .doorbells import Doorbell
 from .events import Event, StateChange
 from .jobs import Job, State
 from .ledger import Ledger, selected, to_job
+from .scheduling import Scheduling
 from .tables import job_definitions, jobs
+from .tenants import Bounds, check_waiting
 
-_TIMES = ("create_time", "update_time", "rung_time")
+_TIMES = ("create_time", "update_time", "queued_time", "expire_time", "place_time", "rung_time")
 _WRITTEN = tuple({column.name for column in jobs.c} & set(Job.__slots__) - set(_TIMES))
 # Built once, see `ledger`.
 _BY_REQUEST_ID = (
@@ -29,7 +31,11 @@ _BY_REQUEST_ID = (
     .add_columns(jobs.c.request_digest)
     .where(jobs.c.tenant == bindparam("of_tenant"), jobs.c.request_id == bindparam("of_request"))
 )
-_INSERT_JOB = insert(jobs).values(dict.fromkeys(_TIMES, now_us())).returning(*(jobs.c[name] for name in _TIMES))
+_INSERT_JOB = (
+    insert(jobs)
+    .values(dict.fromkeys(_TIMES, now_us()) | {"expire_time": now_us() + bindparam("wait_us", type_=BigInteger)})
+    .returning(*(jobs.c[name] for name in _TIMES))
+)
 _INSERT_DEFINITION = insert(job_definitions)
 
 
@@ -41,6 +47,7 @@ class Submission:
     labels: dict[str, str]
     spec: bytes = field(repr=False)
     """The spec as it was sent, serialized."""
+    scheduling: Scheduling
     request_id: str
     """Empty if the user gave none."""
     content_digest: str
@@ -77,14 +84,17 @@ class Planner(Protocol):
 class Submissions:
     """Takes jobs in."""
 
-    def __init__(self, ledger: Ledger, planner: Planner) -> None:
+    def __init__(self, ledger: Ledger, planner: Planner, defaults: Bounds) -> None:
+        """`defaults`: of tenants without bounds of their own."""
         self._ledger = ledger
         self._planner = planner
+        self._defaults = defaults
 
     async def submit(self, submission: Submission, caller: Caller, *, validate_only: bool = False) -> Job:
         """The new job, or the one that this request has made before.
 
-        `validate_only`: the job as it would be, without an id. Raises RequestIdReused beside what the planner raises.
+        `validate_only`: the job as it would be, without an id. Raises RequestIdReused, and ResourceExhausted if the
+        tenant has too many jobs waiting, beside what the planner raises.
         """
         known = await self._known(submission, caller.tenant)
         if known is not None:
@@ -119,14 +129,16 @@ class Submissions:
     async def _insert(self, job: Job, submission: Submission, plan: Plan) -> tuple[Job, Doorbell]:
         """Job, first event and doorbell in one transaction."""
         async with self._ledger.database.write() as connection:
+            await check_waiting(connection, job.tenant, self._defaults)
             job = await _insert_row(connection, job, submission)
             definition = {"job_id": job.id, "spec": plan.spec, "dataset_snapshot": plan.dataset_snapshot}
             await connection.execute(_INSERT_DEFINITION, definition)
             await events.append(connection, job.id, [Event(1, job.create_time, 0, StateChange(State.QUEUED))])
-            return job, await doorbells.write(connection, job.id)
+            return job, await doorbells.write(connection, job.id, job.queue)
 
 
 def _new_job(submission: Submission, caller: Caller, plan: Plan) -> Job:
+    scheduling = submission.scheduling
     return Job(
         id=secrets.token_hex(8),
         tenant=caller.tenant,
@@ -140,6 +152,11 @@ def _new_job(submission: Submission, caller: Caller, plan: Plan) -> Job:
         spec=plan.spec,
         spec_digest=plan.spec_digest,
         parameter_count=plan.parameter_count,
+        queue=scheduling.queue,
+        precedence=-scheduling.priority,
+        max_queue_time=scheduling.max_queue_time,
+        max_run_time=scheduling.max_run_time,
+        max_retries=scheduling.max_retries,
         last_sequence=1,
         revision=1,
     )
@@ -147,6 +164,10 @@ def _new_job(submission: Submission, caller: Caller, plan: Plan) -> Job:
 
 async def _insert_row(connection: AsyncConnection, job: Job, submission: Submission) -> Job:
     values = {name: getattr(job, name) for name in _WRITTEN}
-    values |= {"request_id": submission.request_id or None, "request_digest": submission.content_digest}
+    values |= {
+        "request_id": submission.request_id or None,
+        "request_digest": submission.content_digest,
+        "wait_us": job.max_queue_time,
+    }
     row = (await connection.execute(_INSERT_JOB, values)).one()
-    return replace(job, create_time=row.create_time, update_time=row.update_time, rung_time=row.rung_time)
+    return replace(job, **row._asdict())

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -33,7 +34,11 @@ metadata = MetaData(
     }
 )
 
-_WHERE_LEVEL = {"sqlite_where": text("level IS NOT NULL"), "postgresql_where": text("level IS NOT NULL")}
+
+def _partial(name: str | None, *columns: str, where: str) -> Index:
+    """An index of the rows for which a condition holds."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
 
 jobs = Table(
     "jobs",
@@ -92,6 +97,15 @@ jobs = Table(
     # The attempt that somebody wanted to preempt, and who.
     Column("preempted_attempt", Integer, nullable=False),
     Column("preempted_by", String(100), nullable=False),
+    Column("queue", String(63), nullable=False),
+    # The priority, negated: lower goes first, so that one ascending index has the whole order.
+    Column("precedence", Integer, nullable=False),
+    Column("max_queue_time", BigInteger),
+    # When the present wait began, and when it has lasted too long; NULL unless QUEUED.
+    Column("queued_time", BigInteger),
+    Column("expire_time", BigInteger),
+    # Of two jobs of equal precedence the one with the lower goes first.
+    Column("place_time", BigInteger, nullable=False),
     Column("rung_time", BigInteger),
     Column("last_sequence", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
@@ -106,6 +120,13 @@ jobs = Table(
     Index(None, "lease_until"),
     Index(None, "rung_time"),
     Index(None, "run_until"),
+    # Short ones: the jobs that wait, in the order in which a tenant's start; the same by tenant; those that a worker
+    # holds; those that may wait too long. The last one grows: from it the queue's newest run times are read.
+    _partial("ix_jobs_turn", "queue", "tenant", "precedence", "place_time", "id", where="queued_time IS NOT NULL"),
+    _partial("ix_jobs_waiting", "tenant", "queue", where="queued_time IS NOT NULL"),
+    _partial("ix_jobs_held", "queue", "tenant", where="lease_until IS NOT NULL"),
+    _partial("ix_jobs_expiring", "expire_time", where="expire_time IS NOT NULL"),
+    _partial("ix_jobs_succeeded", "queue", "finish_time", where="state = 'SUCCEEDED'"),
 )
 
 job_definitions = Table(
@@ -141,7 +162,7 @@ job_events = Table(
     Column("end_cause", String(16)),
     Column("retried", Boolean),
     Column("retry_time", BigInteger),
-    Index(None, "job_id", "level", "sequence", **_WHERE_LEVEL),
+    _partial(None, "job_id", "level", "sequence", where="level IS NOT NULL"),
     # One job's events lie together, in the order in which they are read.
     sqlite_with_rowid=False,
 )
@@ -188,6 +209,7 @@ doorbells = Table(
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("job_id", String(40), ForeignKey("jobs.id"), nullable=False),
+    Column("queue", String(63), nullable=False),
     Column("due_time", BigInteger, nullable=False),
     Column("tries", Integer, nullable=False),
     Index(None, "due_time"),
@@ -206,4 +228,49 @@ tokens = Table(
     Column("expire_time", BigInteger, nullable=False),
     Index(None, "tenant", "create_time", "id"),
     Index(None, "create_time", "id"),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    # NULL: the cluster's default.
+    Column("weight", Float(53)),
+    Column("max_running_jobs", Integer),
+    Column("max_waiting_jobs", Integer),
+    Column("revision", BigInteger, nullable=False),
+)
+
+queue_turns = Table(
+    "queue_turns",
+    metadata,
+    Column("queue", String(63), primary_key=True),
+    Column("tenant", String(63), primary_key=True),
+    # See `turns`. The queue's own tag is the greatest of its rows'.
+    Column("tag", Float(53), nullable=False),
+    Column("queue_tag", Float(53), nullable=False),
+)
+
+spent_doorbells = Table(
+    "spent_doorbells",
+    metadata,
+    Column("queue", String(63), primary_key=True),
+    # Doorbells that a worker came for and that started nothing although jobs wait; see `vacancies`.
+    Column("count", Integer, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("node", String(200), nullable=False),
+    # A list of names.
+    Column("queues", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    # The job's id; empty if the worker has none.
+    Column("job_id", String(40), nullable=False),
+    Column("hardware", String(200), nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("report_time", BigInteger, nullable=False),
+    Index(None, "report_time"),
 )

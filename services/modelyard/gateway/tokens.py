@@ -9,7 +9,7 @@ from sqlalchemy import insert, select, tuple_
 
 from modelyard.core.database import Database
 from modelyard.core.errors import PermissionDenied, Violations
-from modelyard.core.names import shorten
+from modelyard.core.names import TENANT_ID, shorten
 from modelyard.core.paging import decode_token, encode_token
 from modelyard.core.permissions import ROLE_PERMISSIONS, Permission, permissions_of
 from modelyard.core.tokens import Caller, TokenSigner
@@ -21,7 +21,7 @@ MIN_LIFETIME_S = 1.0
 MAX_LIFETIME_S = 366 * DAY_S
 MAX_SUBJECT = 100
 
-_TENANT = re.compile(r"[a-z0-9-]{1,63}")
+_TENANT = re.compile(TENANT_ID)
 
 
 @dataclass(frozen=True, slots=True)

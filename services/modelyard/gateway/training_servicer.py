@@ -17,8 +17,13 @@ from modelyard.v1 import training_job_pb2, training_service_pb2, training_servic
 
 from .cancellation import Cancellation
 from .converters import from_create_request, from_states, to_event, to_training_job
+from .explanations import Explanations
 from .ledger import Ledger
 from .listing import list_jobs
+from .presence import Workers
+from .queueing_converters import to_explanation, to_queue, to_worker
+from .queues import read_queues
+from .scheduling import Queues
 from .submission import Submissions
 from .watch import Watch
 
@@ -33,12 +38,15 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     submissions: Submissions
     cancellation: Cancellation
     watch: Watch
+    queues: Queues
+    workers: Workers
+    explanations: Explanations
 
     async def CreateTrainingJob(
         self, request: training_service_pb2.CreateTrainingJobRequest, _context: _Context
     ) -> training_job_pb2.TrainingJob:
         """See the proto."""
-        submission = from_create_request(request)
+        submission = from_create_request(request, self.queues)
         job = await self.submissions.submit(submission, current_caller(), validate_only=request.validate_only)
         return to_training_job(job)
 
@@ -87,6 +95,29 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         )
         async for event in events:
             yield to_event(event)
+
+    async def ExplainTrainingJob(
+        self, request: training_service_pb2.ExplainTrainingJobRequest, _context: _Context
+    ) -> training_service_pb2.TrainingJobExplanation:
+        """See the proto."""
+        tenant = visible_tenant(current_caller())
+        explanation = await self.explanations.explain(job_id(request.name), tenant=tenant)
+        return to_explanation(explanation, to_training_job(explanation.job))
+
+    async def ListQueues(
+        self, _request: training_service_pb2.ListQueuesRequest, _context: _Context
+    ) -> training_service_pb2.ListQueuesResponse:
+        """See the proto."""
+        async with self.ledger.database.read() as connection:
+            found = await read_queues(connection, self.queues, await self.workers.read(connection))
+        return training_service_pb2.ListQueuesResponse(queues=map(to_queue, found))
+
+    async def ListWorkers(
+        self, _request: training_service_pb2.ListWorkersRequest, _context: _Context
+    ) -> training_service_pb2.ListWorkersResponse:
+        """See the proto."""
+        workers = await self.workers.visible(tenant=visible_tenant(current_caller()))
+        return training_service_pb2.ListWorkersResponse(workers=map(to_worker, workers))
 
 
 def job_id(name: str) -> str:

@@ -12,9 +12,12 @@ from modelyard.core.names import TRAINING_JOB
 from modelyard.v1 import training_job_pb2, worker_service_pb2, worker_service_pb2_grpc
 
 from .claims import Claims
-from .converters import from_artifact, from_failure, from_report, from_worker, to_claim, to_receipt, to_training_job
+from .converters import from_artifact, from_asker, from_failure, from_report, to_claim, to_receipt, to_training_job
 from .finishing import Finishing
+from .presence import Workers
+from .queueing_converters import from_presence
 from .reports import Reports
+from .times import to_duration
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -26,6 +29,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     claims: Claims
     reports: Reports
     finishing: Finishing
+    workers: Workers
     lease_s: float
     report_interval_s: float
 
@@ -33,7 +37,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: worker_service_pb2.ClaimTrainingJobRequest, _context: _Context
     ) -> worker_service_pb2.ClaimTrainingJobResponse:
         """See the proto."""
-        claim = await self.claims.claim(_job_id(request.name), from_worker(request.worker))
+        claim = await self.claims.claim(_job_id(request.name), from_asker(request))
         return to_claim(claim, self.lease_s, self.report_interval_s)
 
     async def ReportTrainingJob(
@@ -59,6 +63,13 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             case _:
                 raise InvalidFields.one("outcome", "expected exactly one of succeeded, failed, cancelled")
         return to_training_job(job)
+
+    async def ReportWorker(
+        self, request: worker_service_pb2.ReportWorkerRequest, _context: _Context
+    ) -> worker_service_pb2.ReportWorkerResponse:
+        """See the proto."""
+        await self.workers.report(from_presence(request))
+        return worker_service_pb2.ReportWorkerResponse(report_interval=to_duration(self.workers.report_interval_s))
 
 
 def _job_id(name: str) -> str:

@@ -173,8 +173,9 @@ async def test_a_viewer_reads_and_does_not_submit(
 
 
 async def test_cancelling_over_the_wire(admin: GatewayClient) -> None:
-    queued, held = await admin.submit(), await admin.submit()
+    held = await admin.submit()
     await admin.claim(held.name)
+    queued = await admin.submit()
     assert (await admin.cancel(queued.name)).state == State.STATE_CANCELLED
     assert (await admin.cancel(held.name)).state == State.STATE_CANCELLING
     error = await refusal(admin.cancel(queued.name))

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from modelyard.core.errors import StaleAttempt
+from modelyard.gateway.claims import Asker
 from modelyard.gateway.events import StateChange
 from modelyard.gateway.jobs import State
 from support.job_desk import LEASE_S, MAX_ATTEMPTS, JobDesk, result
@@ -27,7 +28,7 @@ async def test_a_claim_raises_the_attempt_and_leases_the_job(desk: JobDesk) -> N
 
 async def test_of_many_workers_one_gets_the_job(desk: JobDesk) -> None:
     job = await desk.submit()
-    claims = await asyncio.gather(*(desk.claims.claim(job.id, f"host/{i}") for i in range(10)))
+    claims = await asyncio.gather(*(desk.ask(job, f"host/{i}") for i in range(10)))
     (winner,) = [claim for claim in claims if claim]
     assert (await desk.get(job)).worker == winner.job.worker
     assert (await desk.get(job)).attempt == 1
@@ -35,11 +36,11 @@ async def test_of_many_workers_one_gets_the_job(desk: JobDesk) -> None:
 
 async def test_a_held_job_is_not_given_away(desk: JobDesk) -> None:
     job = await desk.claimed()
-    assert await desk.claims.claim(job.id, "host/2") is None
+    assert await desk.ask(job, "host/2") is None
 
 
 async def test_an_unknown_job_is_nothing_to_do(desk: JobDesk) -> None:
-    assert await desk.claims.claim("0" * 16, "host/1") is None
+    assert await desk.claims.claim("0" * 16, Asker("host/1")) is None
 
 
 async def test_a_lease_that_ran_out_goes_to_the_next_worker(desk: JobDesk) -> None:
@@ -73,7 +74,7 @@ async def test_in_the_grace_after_a_start_no_lease_is_taken_over(desk: JobDesk) 
     job = await desk.claimed()
     await desk.expire_lease(job)
     desk.leases.give_grace()
-    assert await desk.claims.claim(job.id, "host/2") is None
+    assert await desk.ask(job, "host/2") is None
     await desk.reports.report(job.id, 1, 1, [])  # the worker was alive all along
 
 
@@ -82,14 +83,14 @@ async def test_no_claim_beyond_the_last_attempt(desk: JobDesk) -> None:
     for _ in range(MAX_ATTEMPTS):
         await desk.claim(job)
         await desk.expire_lease(job)
-    assert await desk.claims.claim(job.id, "host/2") is None
+    assert await desk.ask(job, "host/2") is None
     assert (await desk.get(job)).state is State.FAILED
 
 
 async def test_a_cancelled_job_is_not_given_away(desk: JobDesk) -> None:
     job = await desk.submit()
     await desk.cancel(job)
-    assert await desk.claims.claim(job.id, "host/1") is None
+    assert await desk.ask(job, "host/1") is None
 
 
 async def test_a_job_with_a_recorded_result_is_not_given_away(desk: JobDesk) -> None:
@@ -98,7 +99,7 @@ async def test_a_job_with_a_recorded_result_is_not_given_away(desk: JobDesk) -> 
     with pytest.raises(Exception, match="registry is away"):
         await desk.finishing.succeed(job.id, 1, result())
     await desk.expire_lease(job)
-    assert await desk.claims.claim(job.id, "host/2") is None
+    assert await desk.ask(job, "host/2") is None
     assert (await desk.get(job)).attempt == 1
 
 

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from modelyard.core.database import Database
 from modelyard.core.errors import StaleAttempt, Unavailable, WrongState
+from modelyard.gateway.claims import Asker
 from modelyard.gateway.events import LogLine
 from modelyard.gateway.jobs import HELD, TERMINAL, TRANSITIONS, FailureReason, State
 from modelyard.gateway.reports import Update
@@ -68,6 +69,11 @@ def is_recorded(row: sqlite3.Row) -> bool:
     return row["state"] == "PUBLISHING" and row["artifact"] is not None
 
 
+def _is_lost(row: sqlite3.Row) -> bool:
+    """Whether the job's worker has not reported for too long, and the job may be given to another one."""
+    return row["state"] in HELD - {State.CANCELLING} and row["lease_until"] == 1 and not is_recorded(row)
+
+
 class Fence(RuleBasedStateMachine):
     """Whoever has ever held an attempt may try anything at any time; only the current one gets anything done."""
 
@@ -100,15 +106,17 @@ class Fence(RuleBasedStateMachine):
         living = [job_id for job_id in self.lines if self.witness.job(job_id)["state"] not in TERMINAL]
         job_id = living[pick % len(living)] if living else self._run(self.desk.submit()).id
         self.lines.setdefault(job_id, [])
-        before = self.witness.job(job_id)
-        claim = self._run(self.desk.claims.claim(job_id, f"host/{pick}"))
-        free = before["state"] == "QUEUED" or (
-            before["state"] in HELD - {State.CANCELLING} and before["lease_until"] == 1 and not is_recorded(before)
-        )
-        assert (claim is not None) == (free and before["attempt"] < MAX_ATTEMPTS)
+        before = {known: self.witness.job(known) for known in self.lines}
+        claim = self._run(self.desk.claims.claim(job_id, Asker(f"host/{pick}")))
+        # The doorbell names a job whose lease may have run out; whatever waits then may be given away.
+        free = {known for known, job in before.items() if job["state"] == "QUEUED"}
+        if _is_lost(before[job_id]) and before[job_id]["attempt"] < MAX_ATTEMPTS:
+            free.add(job_id)
+        assert (claim is not None) == bool(free)
         if claim is not None:
-            assert claim.job.attempt == before["attempt"] + 1
-            self.attempts.append(Attempt(job_id, claim.job.attempt))
+            assert claim.job.id in free
+            assert claim.job.attempt == before[claim.job.id]["attempt"] + 1
+            self.attempts.append(Attempt(claim.job.id, claim.job.attempt))
 
     @rule(pick=PICK, is_noticed=st.booleans())
     def lose_a_worker(self, pick: int, is_noticed: bool) -> None:
@@ -232,9 +240,9 @@ class Fence(RuleBasedStateMachine):
                 await self.desk.expire_lease(job)
                 await self.desk.leases.reap()
                 await self.desk.finishing.publish_stalled()
-                claim = await self.desk.claims.claim(job_id, "host/last")
+                claim = await self.desk.claims.claim(job_id, Asker("host/last"))
                 if claim is not None:
-                    await self.desk.finishing.succeed(job_id, claim.job.attempt, result())
+                    await self.desk.finishing.succeed(claim.job.id, claim.job.attempt, result())
 
     def _run(self, action: Awaitable[T]) -> T:
         async def wait() -> T:

@@ -85,7 +85,7 @@ async def test_a_recorded_result_outlives_its_worker(desk: JobDesk) -> None:
     assert await desk.finishing.publish_stalled() == 0  # the worker may still come back for it
     await desk.expire_lease(job)
     assert await desk.leases.reap() == 0
-    assert await desk.claims.claim(job.id, "host/2") is None
+    assert await desk.ask(job, "host/2") is None
     assert await desk.finishing.publish_stalled() == 1
     job = await desk.get(job)
     assert (job.state, job.model_version, job.attempt) == (State.SUCCEEDED, VERSION, 1)

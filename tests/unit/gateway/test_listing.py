@@ -37,7 +37,7 @@ async def test_a_job_that_comes_between_two_pages_shifts_nothing(desk: JobDesk) 
 
 
 async def test_filters(desk: JobDesk) -> None:
-    queued, held = await desk.submit(), await desk.claimed()
+    held, queued = await desk.claimed(), await desk.submit()
     theirs = await desk.submissions.submit(submission(), caller(tenant="other"))
     assert await _all_ids(desk, 9, tenant="default", states={State.QUEUED}) == [[queued.id]]
     assert await _all_ids(desk, 9, tenant="default", states={State.LEASED, State.RUNNING}) == [[held.id]]
