@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.rule import Rule
 
 from modelyard import Client
-from modelyard.cli.training_view import follow
+from modelyard.cli.watching import watch
 from modelyard.client.training import State
 from modelyard.core.errors import RemoteError
 from modelyard.training import recipes
@@ -142,7 +142,8 @@ def train(client: Client, *, recipe: str, seed: int) -> TrainingJob:
     spec.seed = seed
     job = client.training.submit(spec)
     console.print(f"  {job.name}: {job.parameter_count:,} parameters, at most {spec.max_epochs} epochs, seed {seed}")
-    job = follow(client, job.name, console)
+    watch(client, job.name, console=console)
+    job = client.training.get(job.name)
     expect(
         job.state == State.STATE_SUCCEEDED,
         f"{job.name} published {job.model_version or 'nothing: ' + job.failure_message}",

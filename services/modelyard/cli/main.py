@@ -8,7 +8,20 @@ import typer
 
 import modelyard
 
-from . import cluster, conformance, datasets, models, predictions, promotion, tokens, traffic, training
+from . import (
+    cluster,
+    conformance,
+    datasets,
+    job_tables,
+    models,
+    predictions,
+    promotion,
+    queues,
+    tenants,
+    tokens,
+    traffic,
+    training,
+)
 from .output import out
 
 app = typer.Typer(
@@ -19,6 +32,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=True,
 )
+training.app.command("list")(job_tables.list_jobs)
+training.app.command("explain")(job_tables.explain)
+training.app.command("attempts")(job_tables.attempts)
+training.app.command("progress")(job_tables.progress)
 models.app.command("promote")(promotion.promote)
 models.app.command("pods")(promotion.pods)
 models.app.command("traffic")(traffic.traffic)
@@ -26,6 +43,9 @@ models.app.command("shadow")(traffic.shadow)
 app.add_typer(training.app, name="train")
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
+app.add_typer(queues.queues_app, name="queues")
+app.add_typer(queues.workers_app, name="workers")
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(tokens.app, name="token")
 app.add_typer(conformance.app, name="conformance")
 app.command("predict")(predictions.predict)

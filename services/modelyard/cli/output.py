@@ -22,7 +22,6 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -60,6 +59,10 @@ class Exit(IntEnum):
     """The cluster cannot be reached or cannot answer now: trying again may help."""
     CONFLICT = 6
     """The state does not allow it: exists already, changed in between, wrong state."""
+    CANCELLED = 7
+    """The job that was watched was cancelled."""
+    PAUSED = 8
+    """The job that was watched is paused."""
     INTERRUPTED = 130
 
 
@@ -109,11 +112,9 @@ def _code_of(error: ModelyardError) -> grpc.StatusCode:
 
 
 def _explain(error: RemoteError) -> None:
-    if error.violations:
-        complain("the request was refused:")
-        for violation in error.violations:
-            err.print(f"  [bold]{escape(violation.field)}[/]: {escape(violation.description)}", highlight=False)
-    else:
+    for violation in error.violations:
+        complain(f"{violation.field}: {violation.description}")
+    if not error.violations:
         complain(error.message, note=f"({error.reason or error.code.name})")
     if error.code is grpc.StatusCode.UNAUTHENTICATED:
         err.print("  [dim]MODELYARD_TOKEN holds the token; `modelyard token create` makes one[/]")

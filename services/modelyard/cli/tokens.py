@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
 
 from modelyard.client import Client
 
+from .durations import seconds
 from .output import JsonFlag, err, errors_explained, out, print_json, styled, when
 
 app = typer.Typer(help="Access tokens.", no_args_is_help=True)
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @app.command()
@@ -28,17 +26,9 @@ def create(
 ) -> None:
     """Create a token. The secret is printed once, alone on standard output."""
     with errors_explained(), Client() as client:
-        token = client.access.create_token(subject, role, tenant=tenant, lifetime_s=seconds(lifetime))
+        token = client.access.create_token(subject, role, tenant=tenant, lifetime_s=seconds(lifetime, "a lifetime"))
         if as_json:
             print_json(token)
         else:
             out.print(token.secret, highlight=False, markup=False)
             err.print(styled(f"for {token.subject} in {token.tenant}, until {when(token.expire_time)}", "dim"))
-
-
-def seconds(text: str) -> int:
-    """`90d` in seconds; raises ValueError."""
-    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
-    if match is None:
-        raise ValueError(f"expected a lifetime such as 30m, 12h or 90d; got {text!r}")
-    return int(match[1]) * _UNITS[match[2]]

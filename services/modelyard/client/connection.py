@@ -18,6 +18,9 @@ from modelyard.local import state
 DEFAULT_TIMEOUT_S = 60.0
 """How long a call may take unless said otherwise; uploads, downloads and watches have no limit."""
 
+_RESETS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED})
+"""What gRPC makes of a stream that was reset, by whom and when it was."""
+
 Answer = TypeVar("Answer")
 
 
@@ -77,9 +80,8 @@ def translated() -> Iterator[None]:
 
 
 def is_break(error: RemoteError) -> bool:
-    """Whether the connection broke, rather than a service having answered: an INTERNAL without a reason is a reset."""
-    reset = error.code is grpc.StatusCode.INTERNAL and not error.reason
-    return reset or error.code is grpc.StatusCode.UNAVAILABLE
+    """Whether the connection broke, rather than a service having answered: our services always give a reason."""
+    return error.code is grpc.StatusCode.UNAVAILABLE or (error.code in _RESETS and not error.reason)
 
 
 def pages(fetch: Callable[[str], tuple[list[Answer], str]], limit: int | None) -> Iterator[Answer]:

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from modelyard.v1 import model_pb2 as model_pb
@@ -17,6 +16,7 @@ from modelyard.v1.model_service_pb2_grpc import ModelServiceStub
 from modelyard.v1.pod_service_pb2_grpc import PodServiceStub
 
 from .connection import DEFAULT_TIMEOUT_S, Connection, RemoteError, is_break, pages, translated
+from .durations import to_duration
 
 _RECONNECT_PAUSE_S = 0.3
 
@@ -95,7 +95,7 @@ class ModelsClient:
         """
         request = pb.PromoteModelVersionRequest(
             name=f"models/{model}/versions/{version}", alias=alias, etag=etag, request_id=uuid.uuid4().hex,
-            reason=reason, wait_timeout=_duration(wait_s), keep_when_broken=keep_when_broken,
+            reason=reason, wait_timeout=to_duration(wait_s), keep_when_broken=keep_when_broken,
         )  # fmt: skip
         give_up = time.monotonic() + wait_s
         while True:
@@ -107,7 +107,7 @@ class ModelsClient:
                 left_s = give_up - time.monotonic()
                 if left_s <= 0 or not is_break(error):
                     raise error from failure
-            request.wait_timeout.CopyFrom(_duration(left_s))
+            request.wait_timeout.CopyFrom(to_duration(left_s))
             time.sleep(_RECONNECT_PAUSE_S)
 
     def promote(
@@ -179,9 +179,3 @@ class ModelsClient:
             return list(page.changes), page.next_page_token
 
         return pages(fetch, limit)
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
