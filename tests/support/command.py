@@ -7,30 +7,24 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from click.testing import Result
+from typer.testing import CliRunner
 
-@dataclass(frozen=True)
-class Result:
-    """How a command ended."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
+from modelyard.cli.main import app
 
 
 @dataclass(frozen=True)
 class Command:
-    """`modelyard …` in a process of its own: its output must not mix with the log of a server in the test."""
+    """`modelyard …` with an address and a token in its environment."""
 
     environment: dict[str, str]
 
     def run(self, *arguments: str) -> Result:
-        """To its end."""
-        with self.start(*arguments) as process:
-            stdout, stderr = process.communicate(timeout=60)
-        return Result(process.returncode, stdout, stderr)
+        """To its end, in this process: a server in the test must not log to standard output meanwhile."""
+        return CliRunner().invoke(app, list(arguments), env=self.environment)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Started, to be watched while the job goes on."""
+        """Started in a process of its own, to be watched while the job goes on."""
         return subprocess.Popen(
             [sys.executable, "-m", "modelyard.cli", *arguments],
             env=os.environ | self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import structlog.testing
 
 from modelyard.core.errors import NotFound
 from modelyard.core.serving import Service
@@ -149,7 +150,9 @@ def scripted_training(identity: Identity, folder: Path) -> Iterator[Script]:
         lambda server: training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, server),
         ["modelyard.v1.TrainingService"],
     )
-    with serve_in_background(service, identity, f"unix:{folder}/training.sock") as server:
+    address = f"unix:{folder}/training.sock"
+    # Its log would mix with what a command prints that runs in the same process.
+    with structlog.testing.capture_logs(), serve_in_background(service, identity, address) as server:
         script = Script(server, training)
         script.enter("QUEUED")
         yield script
