@@ -67,7 +67,7 @@ def _state_line(event: pb.TrainingJobEvent) -> Text:
     if change.model_version:
         text.append(f" {change.model_version}", "default")
     if change.message:
-        text.append(f" {harmless(change.message)}", "dim")
+        text.append(f": {harmless(change.message)}", "dim")
     return text
 
 

@@ -88,7 +88,7 @@ class JobPicture:
 
     def lines(self, columns: int, rows: int) -> list[Text]:
         """The picture for a window of this size."""
-        below = [self._bar_line(columns), self._figures_line()] if self.progress.max_epochs else []
+        below = [self._bar_line(columns), self._figures_line(columns)] if self.progress.max_epochs else []
         # How it ended is told below the picture, with more than has room in it.
         place_line = [] if self.state in TERMINAL_STATES else [self._place_line()]
         return [*self._curve_lines(columns, rows), *below, *place_line]
@@ -124,8 +124,14 @@ class JobPicture:
         left_s = self.progress.remaining.ToNanoseconds() / 1e9 - (self._monotonic() - self._heard)
         return f"at most {clock(left_s)} left" if left_s > 0 else ""
 
-    def _figures_line(self) -> Text:
-        return Text(f"  {figures(self.progress, self.steps_per_second())}")
+    def _figures_line(self, columns: int) -> Text:
+        """As many whole figures as fit: half a number would be a wrong one."""
+        shown, *others = figures(self.progress, self.steps_per_second())
+        for figure in others:
+            if len(shown) + len(figure) + 4 > columns:
+                break
+            shown += f"  {figure}"
+        return Text(f"  {shown}")
 
     def steps_per_second(self) -> float:
         """Over the last seconds; 0 if it is not known."""
@@ -149,8 +155,8 @@ class JobPicture:
         return text
 
 
-def figures(progress: pb.TrainingProgress, steps_per_second: float = 0.0) -> str:
-    """How far and how good, in one line."""
+def figures(progress: pb.TrainingProgress, steps_per_second: float = 0.0) -> list[str]:
+    """How far, how good and how fast, the weightiest first."""
     parts = [f"step {progress.step:,}"]
     if progress.epoch:
         parts.append(f"training loss {progress.training_loss:.4g}")
@@ -162,4 +168,4 @@ def figures(progress: pb.TrainingProgress, steps_per_second: float = 0.0) -> str
         parts.append(f"{steps_per_second:,.4g} steps/s")
     if progress.rows_per_second:
         parts.append(f"{progress.rows_per_second:,.0f} rows/s")
-    return "  ".join(parts)
+    return parts

@@ -125,9 +125,9 @@ class PlainScreen:
             return
         event, self._untold, self._told_s = self._untold, None, time.monotonic()
         progress, left = event.progress, self.picture.time_left()
-        text = f"epoch {progress.epoch:,}/{progress.max_epochs:,}  "
-        text += figures(progress, self.picture.steps_per_second()) + (f"  {left}" if left else "")
-        self._print(Text.assemble((f"{hour(event.time)}  ", "dim"), text))
+        far = f"epoch {progress.epoch:,}/{progress.max_epochs:,}"
+        parts = [far, *figures(progress, self.picture.steps_per_second()), *([left] if left else [])]
+        self._print(Text.assemble((f"{hour(event.time)}  ", "dim"), "  ".join(parts)))
 
     def _print(self, line: Text | None) -> None:
         if line is not None:

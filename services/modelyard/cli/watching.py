@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from modelyard.client import Client
+from modelyard.client.training import DEFAULT_PATIENCE_S
 from modelyard.v1.training_job_pb2 import TrainingJob
 
 from .job_feed import JobFeed
@@ -20,6 +21,7 @@ WHOLE_HISTORY = 300
 TAIL = 40
 """Of a longer one, so many events; the curve and the attempts before them are shown as a whole."""
 _EARLIER_POINTS = 1_000
+_FIRST_CONTACT_S = 10.0
 _EARLIER_ATTEMPTS = 5
 
 
@@ -27,20 +29,21 @@ def watch(
     client: Client, name: str, *, plain: bool = False, through_pauses: bool = False, console: Console = err
 ) -> Exit:
     """Draws the job until it ends (or is paused), then its outcome; answers the exit code that says how it ended."""
-    job = client.training.get(name)
+    # Not for long: a cluster that was never reached is more likely not there than away.
+    job = client.training.get(name, patience_s=_FIRST_CONTACT_S)
     try:
         _draw(client, job, plain=plain, through_pauses=through_pauses, console=console)
     except KeyboardInterrupt:
         console.print(f"[dim]the job goes on; watch it again with: modelyard train watch {last_part(name)}[/]")
         raise
-    return show_outcome(client.training.get(name), console)
+    return show_outcome(client.training.get(name, patience_s=DEFAULT_PATIENCE_S), console)
 
 
 def watch_as_json(client: Client, name: str, *, after: int = 0, through_pauses: bool = False) -> Exit:
     """Prints every event behind `after` as one line of JSON; answers the exit code."""
     for event in client.training.watch(name, after_sequence=after, until_paused=not through_pauses):
         print_json_line(event)
-    return exit_code(client.training.get(name))
+    return exit_code(client.training.get(name, patience_s=DEFAULT_PATIENCE_S))
 
 
 def _draw(client: Client, job: TrainingJob, *, plain: bool, through_pauses: bool, console: Console) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 import grpc
 
@@ -26,6 +26,9 @@ _PROBE_S = 10.0
 _LONGEST_PAUSE_S = 2.0
 _STEADY_S = 10.0
 """A stream that has lasted so long was a good one, also if nothing happened on it."""
+
+
+Answer = TypeVar("Answer")
 
 
 class ContactListener(Protocol):
@@ -125,6 +128,20 @@ class Following:
             else:
                 self._notify(None)
                 return
+
+
+def patiently(call: Callable[[], Answer], patience_s: float) -> Answer:
+    """What a call that may be repeated answers, for up to `patience_s` seconds without the cluster; raises
+    RemoteError."""
+    patience = Patience(patience_s, Backoff(limit_s=_LONGEST_PAUSE_S))
+    while True:
+        try:
+            return call()
+        except grpc.RpcError as failure:
+            error = RemoteError.from_rpc(failure)
+            if not _may_pass(error):
+                raise error from failure
+            time.sleep(patience.wait_s(error))
 
 
 def _may_pass(error: RemoteError) -> bool:

@@ -13,9 +13,9 @@ from modelyard.v1.training_spec_pb2 import TrainingSpec
 
 from .connection import DEFAULT_TIMEOUT_S, Connection, pages, translated
 from .durations import optional_duration
-from .following import DEFAULT_PATIENCE_S, TERMINAL_STATES, ContactListener, Following, State
+from .following import DEFAULT_PATIENCE_S, TERMINAL_STATES, ContactListener, Following, State, patiently
 
-__all__ = ["TERMINAL_STATES", "State", "TrainingClient"]
+__all__ = ["DEFAULT_PATIENCE_S", "TERMINAL_STATES", "State", "TrainingClient"]
 
 
 class TrainingClient:
@@ -67,10 +67,10 @@ class TrainingClient:
         with translated():
             return self._stub.CreateTrainingJob(request, timeout=DEFAULT_TIMEOUT_S)
 
-    def get(self, name: str) -> job_pb.TrainingJob:
-        """One job by `trainingJobs/{id}`."""
-        with translated():
-            return self._stub.GetTrainingJob(pb.GetTrainingJobRequest(name=name), timeout=DEFAULT_TIMEOUT_S)
+    def get(self, name: str, *, patience_s: float = 0.0) -> job_pb.TrainingJob:
+        """One job by `trainingJobs/{id}`. `patience_s`: seconds to go on trying while the cluster does not answer."""
+        request = pb.GetTrainingJobRequest(name=name)
+        return patiently(lambda: self._stub.GetTrainingJob(request, timeout=DEFAULT_TIMEOUT_S), patience_s)
 
     def list(
         self, *, states: Iterable[State.ValueType] = (), model: str = "", limit: int | None = None
@@ -182,6 +182,7 @@ class TrainingClient:
 
     def wait(self, name: str) -> job_pb.TrainingJob:
         """Waits for the job's end, through pauses too, and answers it, however it ended."""
-        for _event in self.watch(name, after_sequence=self.get(name).last_sequence):
+        now = self.get(name, patience_s=DEFAULT_PATIENCE_S)
+        for _event in self.watch(name, after_sequence=now.last_sequence):
             pass
-        return self.get(name)
+        return self.get(name, patience_s=DEFAULT_PATIENCE_S)

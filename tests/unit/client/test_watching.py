@@ -131,3 +131,12 @@ def test_waiting_goes_on_through_a_pause_and_does_not_read_the_history_again(scr
 def test_the_history_alone_ends_with_what_is_recorded(script: Script, client: Client) -> None:
     script.log("one")
     assert [event.sequence for event in client.training.watch(NAME, history_only=True)] == [1, 2]
+
+
+def test_a_job_is_asked_for_until_the_cluster_answers(script: Script, client: Client) -> None:
+    script.server.stop()
+    threading.Timer(0.5, script.server.start).start()
+    assert client.training.get(NAME, patience_s=60).name == NAME
+    script.server.stop()
+    with pytest.raises(RemoteError):
+        client.training.get(NAME)
