@@ -13,6 +13,9 @@ from modelyard.core.probe import probe as probe_grpc
 from . import redis_program
 from .keys import Identity
 
+_LOADING_S = 1800.0
+"""A pod is well when it has loaded what is served, and that may be gigabytes."""
+
 
 @dataclass(frozen=True)
 class Program:
@@ -26,6 +29,8 @@ class Program:
     """Beside the supervisor's own."""
     stop_grace_s: float = 30.0
     """After SIGTERM, before SIGKILL."""
+    start_limit_s: float = 60.0
+    """In which it becomes well."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def _inference(layout: Layout, *, open_predict: bool) -> Program:
         "RUN_DIR": str(layout.run_dir),
         "TOKEN_FILE": str(layout.identity.token_file("inference")),
         "ANONYMOUS_PREDICT": str(open_predict).lower(),
-    })  # fmt: skip
+    }, start_limit_s=_LOADING_S)  # fmt: skip
 
 
 def _worker(layout: Layout) -> Program:
@@ -147,7 +152,15 @@ def _door(layout: Layout) -> Program:
     return Program("door", command, lambda: probe_grpc(layout.door, "modelyard.v1.TrainingService"), environment)
 
 
-def _service(layout: Layout, name: str, prefix: str, settings: Mapping[str, str], *, service: str = "") -> Program:
+def _service(
+    layout: Layout,
+    name: str,
+    prefix: str,
+    settings: Mapping[str, str],
+    *,
+    service: str = "",
+    start_limit_s: float = Program.start_limit_s,
+) -> Program:
     address = layout.address(name)
     environment = {
         "LISTEN": address,
@@ -160,6 +173,7 @@ def _service(layout: Layout, name: str, prefix: str, settings: Mapping[str, str]
         [sys.executable, "-m", f"modelyard.{name}"],
         lambda: probe_grpc(address, service, timeout_s=1.0),
         {f"{prefix}_{key}": value for key, value in environment.items()},
+        start_limit_s=start_limit_s,
     )
 
 

@@ -22,7 +22,6 @@ _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.5, 10.0
 _STEADY_S = 30.0
 """After a program ran for so long, its next end is taken for its first."""
 _POLL_S = 0.05
-_START_LIMIT_S = 60.0
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 
 
@@ -64,7 +63,7 @@ class Supervisor:
     async def start(self) -> None:
         """Starts the program and keeps it running from then on; raises StartFailed if it does not become well."""
         await self._spawn()
-        await self._until_well(_START_LIMIT_S)
+        await self._until_well(self.program.start_limit_s)
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
@@ -128,7 +127,7 @@ class Supervisor:
             # cannot even be started (no memory, no room for the log) is tried again; the old process ends that round.
             with suppress(StartFailed, OSError):
                 await self._spawn()
-                await self._until_well(_START_LIMIT_S)
+                await self._until_well(self.program.start_limit_s)
 
     def _tell(self, happening: Happening, pid: int, seconds: float, detail: str = "") -> None:
         self._on_event(ProgramEvent(self.program.name, happening, pid, seconds, detail))

@@ -113,6 +113,13 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing_running(folders: A
     assert state.discover() is None
 
 
+async def test_each_program_has_its_own_time_to_become_well(folders: Any) -> None:
+    slow = dataclasses.replace(fake(folders.programs, "slow"), probe=lambda: "it loads", start_limit_s=0.2)
+    with pytest.raises(StartFailed, match=r"slow is not well after 0 s: it loads"):
+        async with local_cluster(options(folders), lambda _: None, lambda _: [fake(folders.programs, "first"), slow]):
+            raise AssertionError("the cluster has no business to be running")
+
+
 async def test_a_start_that_is_interrupted_leaves_nothing_running(folders: Any) -> None:
     slow = dataclasses.replace(fake(folders.programs, "slow"), probe=lambda: "it takes its time")
     never_well = [fake(folders.programs, "first"), slow]
