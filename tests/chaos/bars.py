@@ -23,7 +23,7 @@ from .stage import Stage, StagedWorker, StageOptions, running_stage
 from .timings import DEFAULT
 from .workload import RECIPES, TENANTS, PlannedJob, spec_of
 
-_ENDLESS_EPOCHS = 10_000_000
+_ENDLESS_EPOCHS = 1_000_000
 _LONG_S = 600.0
 
 Tell = Callable[[str], None]
@@ -180,20 +180,16 @@ def measure_outage(bench: Bench, minutes: float) -> Bar:
 
 def _until_trained_for(job: SubmittedJob, seconds: float) -> None:
     """Returns when the newest attempt has been training for so long and has said so."""
-    deadline = time.monotonic() + _LONG_S
-    while time.monotonic() < deadline:
-        began = next((event for event in reversed(job.events) if _enters(event, State.RUNNING)), None)
-        last = job.events[-1] if job.events else None
-        if (
-            began
-            and last
-            and last.HasField("progress")
-            and last.attempt == began.attempt
-            and _apart(began, last) >= seconds
-        ):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{job.name} does not train: {job.events[-3:]}")
+    began: dict[int, TrainingJobEvent] = {}
+
+    def has(event: TrainingJobEvent) -> bool:
+        if _enters(event, State.RUNNING):
+            began[event.attempt] = event
+        first = began.get(event.attempt)
+        is_newest = event.attempt == job.events[-1].attempt
+        return event.HasField("progress") and first is not None and is_newest and _apart(first, event) >= seconds
+
+    _wait_for(job, has, _LONG_S)
 
 
 def _epochs_per_second(job: SubmittedJob) -> float:
@@ -207,8 +203,10 @@ def _apart(first: TrainingJobEvent, second: TrainingJobEvent) -> float:
 
 
 def _wait_for(job: SubmittedJob, wanted: Callable[[TrainingJobEvent], bool], timeout_s: float) -> TrainingJobEvent:
-    deadline, seen = time.monotonic() + timeout_s, 0
-    while time.monotonic() < deadline:
+    """The first event that is wanted, of the past or to come; raises AssertionError if the job ends or time is up."""
+    deadline, seen, has_ended = time.monotonic() + timeout_s, 0, False
+    while time.monotonic() < deadline and not has_ended:
+        has_ended = job.ended.is_set()  # looked at before the events: the last ones count too
         events = job.events[seen:]
         for event in events:
             if wanted(event):
