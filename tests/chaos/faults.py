@@ -26,6 +26,8 @@ from .links import Link
 from .stage import Stage, StagedWorker
 
 _CANCELLED_SHARE = 0.1
+_TRY_AGAIN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "WRONG_STATE"}
+"""Of a resumption: nobody was there to hear it, or the job is still stopping."""
 _HELD = "SELECT id, attempt, state, worker FROM jobs WHERE lease_until IS NOT NULL"
 
 
@@ -273,6 +275,30 @@ def cancel_job(scene: Scene, chance: random.Random, strike: Strike) -> None:
     strike.target, strike.note = job.name, scene.callers.cancel(job)
 
 
+def pause_job(scene: Scene, chance: random.Random, strike: Strike) -> None:
+    """A caller pauses one of the unfinished jobs, and resumes it after a while."""
+    jobs = scene.callers.unfinished()
+    if not jobs:
+        strike.note = "no job"
+        return
+    job = chance.choice(jobs)
+    strike.target, strike.note = job.name, scene.callers.pause(job)
+    scene.sleep(chance.uniform(1, 8))
+    while not scene.closing.is_set() and scene.callers.resume(job) in _TRY_AGAIN:
+        scene.sleep(0.5)
+
+
+def preempt_job(scene: Scene, chance: random.Random, strike: Strike) -> None:
+    """A caller takes the worker of one of the jobs away."""
+    held = {one.job for one in scene.held()}
+    jobs = [job for job in scene.callers.unfinished() if job.id in held]
+    if not jobs:
+        strike.note = "no job is held"
+        return
+    job = chance.choice(jobs)
+    strike.target, strike.note = job.name, scene.callers.preempt(job)
+
+
 def outage(scene: Scene, _chance: random.Random, strike: Strike) -> None:
     """All gateways are away for twice the lease; whoever trains goes on and keeps the job. It comes alone."""
     stage = scene.stage
@@ -346,6 +372,8 @@ FAULTS = (
     Fault("registry restarted", 1, restart_registry),
     Fault("PostgreSQL restarted", 1, restart_database, _has_postgres),
     Fault("job cancelled", 3, cancel_job),
+    Fault("job paused and resumed", 2, pause_job),
+    Fault("job preempted", 2, preempt_job),
 )
 """All of them; a long run sees each many times."""
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from modelyard.gateway.jobs import TERMINAL, TRANSITIONS, State
 from modelyard.v1.training_job_pb2 import TrainingJob, TrainingJobEvent
 
+_NOT_HELD = frozenset({State.QUEUED, State.PAUSED, *TERMINAL})
+_OF_WORKERS = frozenset({"progress", "log_line", "evaluation", "checkpoint"})
+
 
 def faults_of(events: Sequence[TrainingJobEvent]) -> Iterator[str]:
     """What is wrong with the history of a job that has ended; nothing if it is as it must be."""
@@ -47,12 +50,14 @@ def _states(events: Sequence[TrainingJobEvent]) -> Iterator[str]:
 
 
 def _attempts(events: Sequence[TrainingJobEvent]) -> Iterator[str]:
-    current = 0
+    current, state = 0, State.QUEUED
     for event in events:
-        claims = event.HasField("state_change") and _state(event.state_change.state) is State.LEASED
-        expected = current + 1 if claims else current
-        if event.attempt != expected:
-            yield f"event {event.sequence} belongs to attempt {event.attempt}, while {expected} was the current one"
+        state = _state(event.state_change.state) if event.HasField("state_change") else state
+        opens = state is State.LEASED and event.attempt == current + 1
+        if event.attempt != current and not opens and not event.HasField("attempt_start"):
+            yield f"event {event.sequence} belongs to attempt {event.attempt}, while {current} was the current one"
+        if state in _NOT_HELD and event.WhichOneof("payload") in _OF_WORKERS:
+            yield f"event {event.sequence}: a worker told of something while the job was {state}"
         current = max(current, event.attempt)
 
 

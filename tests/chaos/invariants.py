@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelyard import RemoteError
 from modelyard.v1.model_pb2 import ModelVersion
-from modelyard.v1.training_job_pb2 import TrainingJob
+from modelyard.v1.training_job_pb2 import TrainingAttempt, TrainingJob
 from support.waiting import eventually_sync
 
 from . import rows
@@ -47,6 +46,7 @@ class Judgement:
         self.final: dict[str, TrainingJob] = {}
         """Every job by name, as it is at the end."""
         self.versions: list[ModelVersion] = []
+        self.attempts: list[TrainingAttempt] = []
 
     def findings(self) -> list[Finding]:
         """All promises, kept or broken."""
@@ -59,9 +59,13 @@ class Judgement:
             self._finding("equal jobs made equal bytes, however often they were hit", self._unequal()),
             self._finding("every watcher got every event once, in legal steps, of current attempts", self._histories()),
             self._finding("watchers saw what the database has", self._unlike_the_database()),
+            self._finding(
+                "every attempt is on record with its end", self._wrong_attempts(), f"{len(self.attempts)} attempts"
+            ),
             self._finding("attempts of living workers outlived the gateways", self._promises()),
             self._finding("nothing is left on the rows of ended jobs", self._leftover_rows()),
             self._finding("nothing is left on the workers' disks", self._leftover_folders()),
+            self._finding("no checkpoint is left in the artifact store", self._leftover_checkpoints()),
         ]
 
     def _finding(self, promise: str, objections: Iterable[str], detail: str = "") -> Finding:
@@ -72,6 +76,9 @@ class Judgement:
             self.final = {job.name: job for job in everybody.training.list()}
             for model in everybody.models.list():
                 self.versions += everybody.models.versions(model.name.rpartition("/")[2])
+
+        self._attempts = {job.name: self._callers.attempts(job) for job in self._callers.jobs}
+        self.attempts = [attempt for attempts in self._attempts.values() for attempt in attempts]
 
     def _wrong_ends(self) -> Iterator[str]:
         for job in self._callers.jobs:
@@ -125,6 +132,15 @@ class Judgement:
             if again != job.events:
                 yield f"{job.name}: replayed, the history is another"
 
+    def _wrong_attempts(self) -> Iterator[str]:
+        for name, attempts in self._attempts.items():
+            numbers = [attempt.attempt for attempt in reversed(attempts)]
+            if numbers != list(range(1, self.final[name].attempt + 1)):
+                yield f"{name}: attempts {numbers}, the job says {self.final[name].attempt}"
+            open_ones = [attempt.attempt for attempt in attempts if not attempt.end_cause]
+            if open_ones:
+                yield f"{name}: attempts {open_ones} have no end"
+
     def _promises(self) -> Iterator[str]:
         return (strike.broken_promise for strike in self._strikes if strike.broken_promise)
 
@@ -137,6 +153,17 @@ class Judgement:
             eventually_sync(lambda: not rows.select(database, "SELECT job_id FROM doorbells"), timeout=30)
         except AssertionError as error:
             yield f"doorbells that were never rung: {error}"
+
+    def _leftover_checkpoints(self) -> Iterator[str]:
+        saved = {event.checkpoint.digest for job in self._callers.jobs for event in job.events} - {""}
+
+        def left() -> set[str]:
+            return saved & {row[0] for row in rows.select(self._stage.registry_database, "SELECT digest FROM blobs")}
+
+        try:
+            eventually_sync(lambda: not left(), timeout=60, interval=1.0)
+        except AssertionError:
+            yield from (f"{digest} of {len(saved)}" for digest in left())
 
     def _leftover_folders(self) -> Iterator[str]:
         for worker in self._stage.workers:
@@ -160,6 +187,3 @@ def shown(objections: Sequence[str]) -> list[str]:
     """As many as a reader wants to see."""
     more = len(objections) - _SHOWN
     return [*objections[:_SHOWN], *([f"… and {more} more"] if more > 0 else [])]
-
-
-__all__ = ["Finding", "Judgement", "RemoteError", "shown"]

@@ -60,6 +60,9 @@ def _ends(result: ChaosResult) -> Iterator[str]:
         yield f"{recipe:<12}{', '.join(f'{count} {end}' for end, count in ends.most_common())}"
     attempts = Counter(result.attempts.get(job.name, 0) for job in result.jobs)
     yield f"attempts    {', '.join(f'{count} jobs with {number}' for number, count in sorted(attempts.items()))}"
+    causes = sorted(result.causes.items(), key=lambda item: -item[1])
+    yield "their ends  " + ", ".join(f"{count} {name.removeprefix('END_CAUSE_')}" for name, count in causes)
+    yield f"resumed     {result.resumed} attempts went on from a checkpoint"
     events = sum(len(job.events) for job in result.jobs)
     yield f"events      {events} watched live, over {sum(job.breaks for job in result.jobs)} reconnections by hand"
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .callers import TERMINAL, Callers, SubmittedJob, wait_for
+from modelyard.v1.training_job_pb2 import TrainingAttempt
+
+from .callers import Callers, State, SubmittedJob, wait_for
 from .faults import Strike
 from .invariants import Finding, Judgement
 from .recovery import Recovery, recoveries
@@ -19,6 +22,8 @@ from .workload import RECIPES, TENANTS, PlannedJob, planned_jobs
 _UNFINISHED_AT_ONCE = 10
 _HEALTH_ROUNDS = 10
 _HEALTH_S = 300.0
+
+Cause = TrainingAttempt.EndCause
 
 Tell = Callable[[str], None]
 
@@ -52,6 +57,10 @@ class ChaosResult:
     states: dict[str, str] = field(default_factory=dict)
     """The end of each job by name."""
     attempts: dict[str, int] = field(default_factory=dict)
+    causes: dict[str, int] = field(default_factory=dict)
+    """How often attempts ended by each cause."""
+    resumed: int = 0
+    """Attempts that went on from a checkpoint."""
     own_ends: dict[str, list[int]] = field(default_factory=dict)
     """Exit codes of programs that ended without being told to."""
     storm_s: float = 0.0
@@ -76,7 +85,7 @@ def run_chaos(plan: ChaosPlan, folder: Path, tell: Tell) -> ChaosResult:
         tell(f"calm after {len(storm.strikes)} faults; {len(callers.unfinished())} jobs are left to finish")
         began = time.monotonic()
         stage.wait_until_well()
-        ended = wait_for(callers.jobs, plan.calm_s)
+        ended = callers.finish_all(plan.calm_s)
         result.calm_s = time.monotonic() - began
         idle = _workers_without_a_job(stage, callers, tell) if ended else ["the jobs before did not end"]
         judgement = Judgement(stage, callers, storm.strikes)
@@ -127,15 +136,12 @@ def _workers_without_a_job(stage: Stage, callers: Callers, tell: Tell) -> list[s
 
 
 def _note(result: ChaosResult, judgement: Judgement, stage: Stage) -> None:
-    from .invariants import State
-
     for name, job in judgement.final.items():
         result.states[name] = State.Name(job.state).removeprefix("STATE_")
         result.attempts[name] = job.attempt
+    result.causes = dict(Counter(Cause.Name(one.end_cause) for one in judgement.attempts))
+    result.resumed = sum(one.resumed_step > 0 for one in judgement.attempts)
     result.recoveries = recoveries(result.strikes, {job.id: job for job in result.jobs})
     result.own_ends = {
         name: list(kept.own_ends) for name, kept in stage.keeper.programs.items() if kept.own_ends
     }  # fmt: skip
-
-
-__all__ = ["TERMINAL", "ChaosPlan", "ChaosResult", "run_chaos"]

@@ -31,8 +31,16 @@ SHORT = Timings(
     "short",
     lease_s=6.0,
     report_interval_s=1.5,
-    gateway={"REAP_INTERVAL_S": "1", "RING_AGAIN_S": "5", "MAX_ATTEMPTS": "100"},
-    worker={"TRAINER_GRACE_S": "5"},
+    gateway={
+        "REAP_INTERVAL_S": "1",
+        "RING_AGAIN_S": "5",
+        "INFRASTRUCTURE_RETRIES": "1000",
+        "RETRY_DELAY_S": "0.5",
+        "NODE_EXCLUSION_S": "15",
+        "CHECKPOINT_RETENTION_S": "5",
+        "CHECKPOINT_REMOVAL_INTERVAL_S": "1",
+    },
+    worker={"TRAINER_GRACE_S": "5", "CHECKPOINT_INTERVAL_S": "1", "CHECKPOINT_UPLOAD_S": "5"},
 )
-"""About an eighth of everything. The number of attempts is unbounded in effect: faults come by the dozen a minute, and
+"""About an eighth of everything. The number of retries is unbounded in effect: faults come by the dozen a minute, and
 the right end of a good job is to succeed however often it was hit."""
