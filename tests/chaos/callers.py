@@ -14,9 +14,7 @@ import grpc
 
 from modelyard import Client, RemoteError
 from modelyard.core.retries import is_transient
-from modelyard.v1 import training_service_pb2 as pb
 from modelyard.v1.training_job_pb2 import TrainingAttempt, TrainingJob, TrainingJobEvent
-from modelyard.v1.training_service_pb2_grpc import TrainingServiceStub
 
 from .stage import Stage
 from .workload import TENANTS, PlannedJob, write_table
@@ -24,7 +22,6 @@ from .workload import TENANTS, PlannedJob, write_table
 State = TrainingJob.State
 TERMINAL = frozenset({State.STATE_SUCCEEDED, State.STATE_CANCELLED, State.STATE_FAILED})
 _PAUSE_S = 0.25
-_CALL_S = 30.0
 
 T = TypeVar("T")
 
@@ -59,10 +56,6 @@ class Callers:
     def __init__(self, stage: Stage) -> None:
         self._stack = ExitStack()
         self.clients = {tenant: self._stack.enter_context(stage.client(tenant, "developer")) for tenant in TENANTS}
-        self._stubs = {
-            tenant: TrainingServiceStub(self._stack.enter_context(stage.channel(tenant, "developer")))
-            for tenant in TENANTS
-        }
         self.jobs: list[SubmittedJob] = []
         self._closing = threading.Event()
         self._watchers: list[threading.Thread] = []
@@ -114,33 +107,26 @@ class Callers:
     def cancel(self, job: SubmittedJob) -> str:
         """Asks once to cancel; what came of it, in words."""
         job.cancel_asked = True
-        try:
-            answer = self.clients[job.plan.tenant].training.cancel(job.name)
-        except RemoteError as error:
-            return error.reason or error.code.name
-        job.cancel_accepted = True
-        return State.Name(answer.state)
+        answer = _asked(lambda: self.clients[job.plan.tenant].training.cancel(job.name))
+        job.cancel_accepted |= answer.startswith("STATE_")
+        return answer
 
     def pause(self, job: SubmittedJob) -> str:
         """Asks once to pause; what came of it, in words."""
         job.pause_asked = True
-        request = pb.PauseTrainingJobRequest(name=job.name)
-        return self._ask(job, lambda stub: stub.PauseTrainingJob(request, timeout=_CALL_S))
+        return _asked(lambda: self.clients[job.plan.tenant].training.pause(job.name))
 
     def resume(self, job: SubmittedJob) -> str:
         """Asks once to go on with a paused job; what came of it, in words."""
-        request = pb.ResumeTrainingJobRequest(name=job.name)
-        return self._ask(job, lambda stub: stub.ResumeTrainingJob(request, timeout=_CALL_S))
+        return _asked(lambda: self.clients[job.plan.tenant].training.resume(job.name))
 
     def preempt(self, job: SubmittedJob) -> str:
         """Asks once to take the job's worker away; what came of it, in words."""
-        request = pb.PreemptTrainingJobRequest(name=job.name)
-        return self._ask(job, lambda stub: stub.PreemptTrainingJob(request, timeout=_CALL_S))
+        return _asked(lambda: self.clients[job.plan.tenant].training.preempt(job.name))
 
     def attempts(self, job: SubmittedJob) -> list[TrainingAttempt]:
         """The job's attempts, newest first."""
-        request = pb.ListTrainingAttemptsRequest(parent=job.name, page_size=1000)
-        return list(self._stubs[job.plan.tenant].ListTrainingAttempts(request, timeout=_CALL_S).training_attempts)
+        return list(self.clients[job.plan.tenant].training.attempts(job.name))
 
     def finish_all(self, timeout_s: float) -> bool:
         """Whether all jobs end in time; those that are paused are resumed."""
@@ -152,13 +138,6 @@ class Callers:
                 if job.pause_asked:
                     self.resume(job)
         return False
-
-    def _ask(self, job: SubmittedJob, call: Callable[[TrainingServiceStub], TrainingJob]) -> str:
-        try:
-            return State.Name(call(self._stubs[job.plan.tenant]).state)
-        except grpc.RpcError as failure:
-            error = RemoteError.from_rpc(failure)
-            return error.reason or error.code.name
 
     def _watch(self, client: Client, job: SubmittedJob) -> None:
         """As a caller would: through the client, and again from the last event whenever that gives up."""
@@ -176,6 +155,14 @@ class Callers:
             job.breaks += 1
             self._closing.wait(_PAUSE_S)
         job.ended.set()
+
+
+def _asked(call: Callable[[], TrainingJob]) -> str:
+    """The state that was answered, or why there is no answer."""
+    try:
+        return State.Name(call().state)
+    except RemoteError as error:
+        return error.reason or error.code.name
 
 
 def is_last(event: TrainingJobEvent) -> bool:

@@ -19,10 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
-
 from modelyard import Client
-from modelyard.core.channels import fixed_token, sync_channel
 from modelyard.core.probe import probe as probe_grpc
 from modelyard.core.tokens import TokenSigner
 from modelyard.local import redis_program
@@ -105,12 +102,6 @@ class Stage:
     def client(self, tenant: str, role: str) -> Client:
         """Somebody of this tenant, through the door."""
         return Client(self.door_address, self._token(tenant, role))
-
-    @contextmanager
-    def channel(self, tenant: str, role: str) -> Iterator[grpc.Channel]:
-        """The same, for what the client has no method for."""
-        with sync_channel(self.door_address, fixed_token(self._token(tenant, role))) as channel:
-            yield channel
 
     def _token(self, tenant: str, role: str) -> str:
         signer = TokenSigner.from_file(self.identity.signing_key_file)

@@ -112,7 +112,13 @@ def read_result(workdir: Path) -> FinishTrainingJobRequest | None:
 
 
 def failure_of(end: Exit, *, memory_ran_out: bool) -> FinishTrainingJobRequest:
-    """The outcome of a trainer that ended without a result. `memory_ran_out`: the kernel killed somebody meanwhile."""
+    """The outcome of a trainer that ended without a result. `memory_ran_out`: the kernel killed somebody meanwhile.
+
+    SIGKILL without that is somebody's doing on this machine: the job is tried again, within the limits of such retries,
+    since a trainer that kills itself looks the same.
+    """
+    if end.code == -signal.SIGKILL and not memory_ran_out:
+        return worker_fault(_with_last_words("somebody killed the trainer (SIGKILL)", end))
     if end.code == -signal.SIGKILL and memory_ran_out:
         reason, what = TrainingJob.FAILURE_REASON_OUT_OF_MEMORY, "the kernel killed the trainer: memory ran out"
     elif end.code > 0 and memory_ran_out:
@@ -122,9 +128,11 @@ def failure_of(end: Exit, *, memory_ran_out: bool) -> FinishTrainingJobRequest:
         reason, what = TrainingJob.FAILURE_REASON_INTERNAL, f"the trainer ended with exit code {end.code} and no result"
     else:
         reason, what = TrainingJob.FAILURE_REASON_USER_CODE, f"the trainer was killed by {_signal_name(-end.code)}"
-    if end.stderr_tail:
-        what = f"{what}; its last words:\n{end.stderr_tail}"
-    return failure(reason, what)
+    return failure(reason, _with_last_words(what, end))
+
+
+def _with_last_words(what: str, end: Exit) -> str:
+    return f"{what}; its last words:\n{end.stderr_tail}" if end.stderr_tail else what
 
 
 def blame_memory(result: FinishTrainingJobRequest) -> FinishTrainingJobRequest:

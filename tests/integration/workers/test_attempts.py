@@ -119,7 +119,6 @@ def test_a_trainers_own_failure_is_passed_on(surroundings: Surroundings, bell: B
 @pytest.mark.parametrize(
     ("act", "reason", "message"),
     [
-        ("kill_self", Reason.FAILURE_REASON_USER_CODE, r"killed by signal 9 \(SIGKILL\).*about to die"),
         ("crash", Reason.FAILURE_REASON_INTERNAL, "exit code 1 and no result.*something in the trainer broke"),
         ("nothing", Reason.FAILURE_REASON_INTERNAL, "exit code 0 and no result"),
         ("broken_result", Reason.FAILURE_REASON_INTERNAL, "result.json is malformed"),
@@ -136,6 +135,14 @@ def test_a_trainer_that_leaves_no_good_result_fails_its_job_with_the_reason(
     assert failure.reason == reason
     assert re.search(message, failure.message, flags=re.DOTALL), failure.message
     assert set(surroundings.store.blobs) == {surroundings.dataset_digest}
+
+
+def test_a_job_whose_trainer_somebody_killed_is_given_back(surroundings: Surroundings, bell: Bell) -> None:
+    name = surroundings.submit()
+    answer_doorbell(name, surroundings.settings("kill_self"), bell)
+    released = release_of(surroundings, name)
+    assert released.cause == TrainingAttempt.END_CAUSE_WORKER_FAULT
+    assert re.search(r"somebody killed the trainer.*about to die", released.message, flags=re.DOTALL)
 
 
 def test_a_program_that_does_not_exist_is_named(surroundings: Surroundings, bell: Bell) -> None:

@@ -30,7 +30,6 @@ from modelyard_workers.supervision import Exit
         (0, True, TrainingJob.FAILURE_REASON_INTERNAL, "exit code 0"),
         (1, True, TrainingJob.FAILURE_REASON_OUT_OF_MEMORY, "killed a process here: memory ran out"),
         (-signal.SIGKILL, True, TrainingJob.FAILURE_REASON_OUT_OF_MEMORY, "memory ran out"),
-        (-signal.SIGKILL, False, TrainingJob.FAILURE_REASON_USER_CODE, "killed by signal 9 (SIGKILL)"),
         (-signal.SIGSEGV, True, TrainingJob.FAILURE_REASON_USER_CODE, "killed by signal 11 (SIGSEGV)"),
         (-40, False, TrainingJob.FAILURE_REASON_USER_CODE, "killed by signal 40"),
     ],
@@ -42,6 +41,12 @@ def test_a_death_without_a_result_has_a_reason_and_the_last_words(
     assert outcome.failed.reason == reason
     assert words in outcome.failed.message
     assert outcome.failed.message.endswith("the last line")
+
+
+def test_a_trainer_that_somebody_killed_is_no_fault_of_its_job() -> None:
+    outcome = failure_of(Exit(-signal.SIGKILL, None, "the last line"), memory_ran_out=False)
+    assert outcome.released.cause == TrainingAttempt.END_CAUSE_WORKER_FAULT
+    assert outcome.released.message == "somebody killed the trainer (SIGKILL); its last words:\nthe last line"
 
 
 @pytest.mark.parametrize(
