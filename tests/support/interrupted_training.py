@@ -9,12 +9,14 @@ program it trains its cases, says what happened, and ends with 1 if a result dif
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import io
 import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -102,6 +104,14 @@ def _on_threads() -> Case:
     return _on_table(pb.Optimizer(learning_rate=1e-4, adam=pb.Adam()), *layers, max_epochs=6)
 
 
+def _without_end(spec: pb.TrainingSpec) -> pb.TrainingSpec:
+    endless = pb.TrainingSpec()
+    endless.CopyFrom(spec)
+    endless.max_epochs = 1_000_000
+    endless.ClearField("early_stopping")
+    return endless
+
+
 CASES = {
     "gradient_descent": _with_chance(pb.Optimizer(learning_rate=0.05, gradient_descent=pb.GradientDescent()), 1000),
     "sgd": _with_chance(pb.Optimizer(learning_rate=0.02, weight_decay=1e-4, sgd=pb.Sgd())),
@@ -112,6 +122,10 @@ CASES = {
     "small_cnn": _on_pictures(),
     "threads": _on_threads(),
 }
+
+
+ENDLESS = dataclasses.replace(CASES["sgd"], spec=_without_end(CASES["sgd"].spec))
+"""A training that ends when somebody ends it."""
 
 
 @dataclass(slots=True)
@@ -163,8 +177,10 @@ class Trainer:
         return code
 
 
-def start(folder: Path, case: Case, *, interval_s: float, resume_from: Path | None = None) -> Trainer:
-    """Prepares the folder as a worker would, and has a trainer train in it."""
+def start(
+    folder: Path, case: Case, *, interval_s: float, resume_from: Path | None = None, largest_file: int = -1
+) -> Trainer:
+    """Prepares the folder as a worker would, and has a trainer train in it; `largest_file` in bytes, -1: no limit."""
     folder.mkdir(parents=True)
     dataset = Dataset()
     dataset.CopyFrom(case.dataset)
@@ -178,12 +194,12 @@ def start(folder: Path, case: Case, *, interval_s: float, resume_from: Path | No
         shutil.copy(resume_from, folder / "checkpoint.safetensors")
     for name in ("events", "output"):
         (folder / name).touch()
-    process = _processes.Process(target=_become_trainer, args=(str(folder),))
+    process = _processes.Process(target=_become_trainer, args=(str(folder), largest_file))
     process.start()
     return Trainer(folder, process)
 
 
-def _become_trainer(folder: str) -> None:
+def _become_trainer(folder: str, largest_file: int) -> None:
     """In the new process: what it tells and prints goes into files, else it is a trainer as a worker starts it."""
     from modelyard_workers.trainer.__main__ import main
 
@@ -191,6 +207,7 @@ def _become_trainer(folder: str) -> None:
     output = os.open(f"{folder}/output", os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     sys.argv = ["trainer", "--workdir", folder, "--events-fd", str(events)]
     sys.exit(main())
 

@@ -214,3 +214,29 @@ def test_the_meter_reports_at_most_four_times_a_second_and_at_the_end() -> None:
     assert (reports[-1].epoch, reports[-1].step, reports[-1].remaining.ToNanoseconds()) == (10, 100, 0)
     assert not reports[0].HasField("remaining")
     assert math.isfinite(reports[0].best_validation_loss)
+
+
+def test_a_training_that_goes_on_counts_what_was_done_and_measures_what_it_does() -> None:
+    now = 0.0
+    reports: list[TrainingProgress] = []
+    meter = ProgressMeter(
+        reports.append, max_epochs=10, rows_per_epoch=100, rows_before=750, clock=lambda: now
+    )  # seven epochs and a half
+    state = state_for(nn.Linear(2, 1))
+    for step in range(76, 81):
+        now += 0.5  # 10 rows: 20 rows a second
+        state.step, state.epoch = step, 7
+        meter.step_done(state, 10)
+    assert reports[-1].rows_per_second == pytest.approx(20)
+    assert reports[-1].remaining.ToTimedelta().total_seconds() == pytest.approx(200 / 20)
+
+
+@given(st.integers(1, 100), st.integers(1, 40), st.data())
+def test_the_rows_of_an_epoch_so_far_are_known_from_its_batches(
+    rows: int, batch_size: int, data: st.DataObject
+) -> None:
+    loader = ShuffledBatches(rows, batch_size, seed=0)
+    taken = data.draw(st.integers(0, loader.per_epoch))
+    given_out = sum(len(batch) for batch, _ in zip(loader, range(taken), strict=False))
+    loader.position = taken
+    assert loader.rows_given_out() == given_out
