@@ -1,6 +1,6 @@
 """Bit-exact resume: trainers killed at random moments, each going on from the last one's checkpoint.
 
-Every run draws other moments. The seed is in the test's output; given as MODELYARD_TEST_SEED it repeats them, as far as a
+Every run draws other moments. The seed is in the output; given as MODELYARD_TEST_SEED it repeats them, as far as a
 machine repeats anything.
 """
 
