@@ -6,8 +6,8 @@ The job has everything that a job has: progress, stop checks, deterministic mode
 seconds (a worker's default is 60: this is the dearer case). Bare is the loop without any of it: the same network, data,
 batches, update rule and number of threads, validation once an epoch. `torch.optim`: that with PyTorch's own optimiser.
 
-They take turns, the trainer stopped (SIGSTOP) while the others run, so that a noisy machine harms all. Steps a second by
-the clock and by processor time, are medians over the rounds; so are the ratios of the job to the others.
+They take turns, the trainer stopped (SIGSTOP) while the others run, so that a noisy machine harms all. Steps a second
+by the clock and by processor time are medians over the rounds; so are the ratios of the job to the others.
 """
 
 from __future__ import annotations

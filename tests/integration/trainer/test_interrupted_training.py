@@ -51,7 +51,7 @@ def test_killed_again_and_again_it_ends_in_the_same_model(tmp_path: Path, name: 
         newest = before.newest_checkpoint
         if newest is not None:
             assert f"going on from the checkpoint after step {int(newest.stem):,};" in after.output
-            assert all(step > int(newest.stem) for step in steps_told(after)[:1])
+            assert all(step >= int(newest.stem) for step in steps_told(after))
         assert len(list((before.folder / "checkpoints").glob("0*"))) <= 2
     assert "going on from the checkpoint" in trainers[1].output
 
