@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, true, update
 
 from modelyard.core.database import Database
 from modelyard.core.errors import Unavailable
@@ -24,9 +24,11 @@ from modelyard.gateway.leases import Leases
 from modelyard.gateway.ledger import Ledger
 from modelyard.gateway.notices import Notices
 from modelyard.gateway.outbox import Bell, Outbox
+from modelyard.gateway.pausing import Pausing
 from modelyard.gateway.presence import Workers
 from modelyard.gateway.queueing_converters import remaining_s
-from modelyard.gateway.reports import Reports
+from modelyard.gateway.reports import Reports, Saved
+from modelyard.gateway.retries import Retries
 from modelyard.gateway.scheduling import Queues, Scheduling
 from modelyard.gateway.submission import Plan, Submission, Submissions
 from modelyard.gateway.tenants import Bounds, Tenants
@@ -34,6 +36,8 @@ from modelyard.gateway.watch import Watch
 
 LEASE_S = 45.0
 MAX_ATTEMPTS = 3
+RETRY_DELAY_S = 5.0
+KEEP_LAST_CHECKPOINT_S = 1800.0
 
 
 def caller(*roles: str, subject: str = "tester", tenant: str = "default") -> Caller:
@@ -63,6 +67,11 @@ def submission(
 def result(digest: str = "d" * 64) -> Result:
     """What a successful attempt might have uploaded."""
     return Result(digest=digest, artifact=b"artifact " + digest.encode(), evaluation=b"evaluation")
+
+
+def saved(step: int, letter: str = "") -> Saved:
+    """A checkpoint that a worker might have uploaded; its digest is of one letter, or goes by the step."""
+    return Saved(epoch=step // 100, step=step, digest=letter * 64 or f"{step:064d}", size_bytes=1000)
 
 
 @dataclass
@@ -131,8 +140,14 @@ class JobDesk:
         """Those that this process is to ring."""
         self.planner = FixedPlanner()
         self.publisher = publisher or MemoryPublisher()
-        self.ledger = Ledger(database, on_events=self.notices.announce, on_doorbell=self.doorbells.append)
-        self.leases = Leases(self.ledger, lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS, clock=lambda: self.clock)
+        self.ledger = Ledger(
+            database,
+            on_events=self.notices.announce,
+            on_doorbell=self.doorbells.append,
+            keep_last_checkpoint_s=KEEP_LAST_CHECKPOINT_S,
+        )
+        self.retries = Retries(infrastructure_retries=MAX_ATTEMPTS - 1, delay_s=RETRY_DELAY_S)
+        self.leases = Leases(self.ledger, self.retries, lease_s=LEASE_S, clock=lambda: self.clock)
         self.submissions = Submissions(self.ledger, self.planner, bounds)
         self.queues = queues
         self.bounds = bounds
@@ -142,8 +157,9 @@ class JobDesk:
         self.explanations = Explanations(self.ledger, self.workers, queues, bounds, remaining_s)
         self.expiry = Expiry(self.ledger)
         self.reports = Reports(self.ledger, lease_us=self.leases.duration_us)
-        self.finishing = Finishing(self.ledger, self.publisher, lease_us=self.leases.duration_us)
+        self.finishing = Finishing(self.ledger, self.publisher, self.retries, lease_us=self.leases.duration_us)
         self.cancellation = Cancellation(self.ledger)
+        self.pausing = Pausing(self.ledger)
         self.watch = Watch(self.ledger, self.notices)
         self.leases.end_grace()
 
@@ -156,8 +172,11 @@ class JobDesk:
         return await self.claims.claim(job.id, Asker(worker, worker.partition("/")[0]))
 
     async def claim(self, job: Job, worker: str = "host/1") -> Claim:
-        """A claim that must succeed."""
+        """A claim that must succeed, as soon as the job may be tried again."""
         claim = await self.ask(job, worker)
+        if claim is None:
+            await self.end_wait(job)
+            claim = await self.ask(job, worker)
         assert claim is not None
         return claim
 
@@ -169,17 +188,44 @@ class JobDesk:
         """What a user of the job's tenant does."""
         return await self.cancellation.cancel(job.id, tenant="default", subject="tester", request_id=request_id)
 
+    async def pause(self, job: Job, request_id: str = "") -> Job:
+        """The same for a pause."""
+        return await self.pausing.pause(job.id, tenant="default", subject="tester", request_id=request_id)
+
+    async def resume(self, job: Job, request_id: str = "") -> Job:
+        """The same for the end of a pause."""
+        return await self.pausing.resume(job.id, tenant="default", subject="tester", request_id=request_id)
+
+    async def preempt(self, job: Job, request_id: str = "") -> Job:
+        """The same for a preemption."""
+        return await self.pausing.preempt(job.id, tenant="default", subject="tester", request_id=request_id)
+
     async def get(self, job: Job) -> Job:
         """The job as it is now."""
         return await self.ledger.get(job.id)
 
     async def expire_lease(self, job: Job) -> None:
         """Makes the job's lease one that ran out long ago."""
+        await self._set(job, tables.jobs.c.lease_until.is_not(None), lease_until=1)
+
+    async def end_wait(self, job: Job) -> None:
+        """Makes the time at which the job may be tried again one that is over."""
+        await self._set(job, tables.jobs.c.retry_time.is_not(None), retry_time=1)
+
+    async def pass_time(self, job: Job, seconds: float) -> None:
+        """Makes the current attempt one that was claimed so much earlier."""
+        table, us = tables.jobs, round(seconds * 1e6)
+        earlier = {"claim_time": table.c.claim_time - us, "run_until": table.c.run_until - us}
+        await self._set(job, table.c.claim_time.is_not(None), **earlier)
+
+    async def limit(self, job: Job, **limits: Any) -> None:
+        """Makes the job one that was submitted with `max_run_time` (microseconds) or `max_retries`."""
+        await self._set(job, true(), **limits)
+
+    async def _set(self, job: Job, condition: ColumnElement[bool], **values: Any) -> None:
         async with self.database.write() as connection:
             table = tables.jobs
-            await connection.execute(
-                update(table).where(table.c.id == job.id, table.c.lease_until.is_not(None)).values(lease_until=1)
-            )
+            await connection.execute(update(table).where(table.c.id == job.id, condition).values(**values))
 
     def outbox(self, bell: Bell) -> Outbox:
         """An outbox that has been given what this process is to ring."""

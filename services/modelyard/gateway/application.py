@@ -30,13 +30,16 @@ from .ledger import Ledger
 from .metrics import JobMetrics
 from .notices import Notices
 from .outbox import Bell, Outbox
+from .pausing import Pausing
 from .planning import RegistryPlanner
 from .presence import Workers
 from .queueing_converters import remaining_s
 from .reconciler import Reconciler
 from .reflection import INFERENCE_SERVICE, OWN_SERVICES, PUBLIC_SERVICES, REGISTRY_SERVICES, public_pool
 from .registry import Registry
+from .removal import Removal
 from .reports import Reports
+from .retries import Retries
 from .routines import Routine
 from .scheduling import Queues
 from .settings import GatewaySettings
@@ -69,10 +72,18 @@ class Gateway:
         self.workers = Workers(database, report_interval_s=settings.report_interval_s)
         self._metrics = JobMetrics(database, self.queues, self.workers)
         self.ledger = Ledger(
-            database, on_events=self.notices.announce, on_doorbell=self._ring, on_end=self._metrics.ended
+            database,
+            on_events=self.notices.announce,
+            on_doorbell=self._ring,
+            on_edit=self._metrics.written,
+            keep_last_checkpoint_s=settings.checkpoint_retention_s,
         )
-        self.leases = Leases(self.ledger, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
-        self.finishing = Finishing(self.ledger, registry, lease_us=self.leases.duration_us)
+        retries = Retries(
+            infrastructure_retries=settings.infrastructure_retries, delay_s=settings.retry_delay_s
+        )  # fmt: skip
+        self.leases = Leases(self.ledger, retries, lease_s=settings.lease_s)
+        self.finishing = Finishing(self.ledger, registry, retries, lease_us=self.leases.duration_us)
+        self._removal = Removal(database, registry, on_removed=self._metrics.removed)
         self._reconciler = Reconciler(
             database, bell, self.queues, self.defaults,
             ring_again_s=settings.ring_again_s, on_doorbell=self._relay_left.wake,
@@ -101,6 +112,7 @@ class Gateway:
             self._relay,
             self._relay_left,
             Routine("reaper", settings.reap_interval_s, self.leases.reap, on_error=self.leases.give_grace),
+            Routine("checkpoint removal", settings.checkpoint_removal_interval_s, self._removal.remove_due),
             Routine("finisher", settings.reap_interval_s, self.finishing.publish_stalled),
             Routine("expiry", settings.reap_interval_s, Expiry(self.ledger).expire),
             Routine("workers", settings.report_interval_s, self.workers.forget),
@@ -130,6 +142,7 @@ class Gateway:
             ledger,
             self._submissions,
             Cancellation(ledger),
+            Pausing(ledger),
             Watch(ledger, self.notices),
             self.queues,
             self.workers,

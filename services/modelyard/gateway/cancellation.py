@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from modelyard.core.errors import WrongState
 
-from .jobs import Job, State
+from .jobs import HELD, Job, State
 from .ledger import Ledger
 
 
 class Cancellation:
-    """Cancels jobs: queued ones at once, held ones by asking the worker at its next report."""
+    """Cancels jobs: queued and paused ones at once, held ones by asking the worker at its next report."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -29,7 +29,7 @@ class Cancellation:
             if job.is_publishing:
                 raise WrongState(f"the result of {job.name} is being published", metadata={"state": job.state})
             edit.change(cancel_request_id=request_id)
-            after = State.CANCELLED if job.state is State.QUEUED else State.CANCELLING
+            after = State.CANCELLING if job.state in HELD else State.CANCELLED
             edit.enter(after, message=f"cancelled by {subject}")
         return edit.job
 

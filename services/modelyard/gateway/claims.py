@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import now_us, serialise
 
-from . import events, turns, vacancies
-from .events import Event, StateChange
+from . import attempts, events, turns, vacancies
+from .events import AttemptStart, Event, Payload, StateChange
 from .jobs import HELD, Job, State
 from .leases import Leases
 from .ledger import Ledger, selected, to_job
@@ -33,6 +33,8 @@ _LEASE = (
         attempt=jobs.c.attempt + 1,
         worker=bindparam("new_worker"),
         node=bindparam("new_node"),
+        claim_time=now_us(),
+        run_until=now_us() + jobs.c.max_run_time - jobs.c.run_time,
         lease_until=now_us() + bindparam("lease_us", type_=BigInteger),
         updates_received=0,
         progress=None,
@@ -41,7 +43,7 @@ _LEASE = (
         expire_time=None,
         retry_time=None,
         rung_time=None,
-        last_sequence=jobs.c.last_sequence + 1,
+        last_sequence=jobs.c.last_sequence + 2,
         revision=jobs.c.revision + 1,
         update_time=now_us(),
     )
@@ -134,18 +136,30 @@ class Claims:
     async def _lease(self, connection: AsyncConnection, job_id: str, asker: Asker) -> Claim | None:
         """Raises the attempt and leases the job if it still waits."""
         waited_us = (await connection.execute(_WAITED, {"job_id": job_id})).scalar_one()
-        parameters = {
+        asked = {
             "job_id": job_id, "new_worker": asker.worker, "new_node": asker.node,
             "lease_us": self._leases.duration_us,
         }  # fmt: skip
-        sequence = (await connection.execute(_LEASE, parameters)).scalar_one_or_none()
-        if sequence is None:
+        if (await connection.execute(_LEASE, asked)).scalar_one_or_none() is None:
             return None
         row = (await connection.execute(_CLAIMED, {"job_id": job_id})).one()
         job = to_job(row)
-        change = StateChange(State.LEASED, State.QUEUED, message=f"claimed by {asker.worker}")
-        await events.append(connection, job_id, [Event(sequence, job.update_time, job.attempt, change)])
+        await _tell(connection, job)
         return Claim(job, row.dataset_snapshot, max(0, waited_us or 0))
+
+
+async def _tell(connection: AsyncConnection, job: Job) -> None:
+    payloads: tuple[Payload, ...] = (
+        StateChange(State.LEASED, State.QUEUED, message=f"claimed by {job.worker}"),
+        AttemptStart(job.worker, job.checkpoint),
+    )
+    first = job.last_sequence - len(payloads) + 1
+    await attempts.begin(connection, job)
+    await events.append(
+        connection,
+        job.id,
+        [Event(first + i, job.update_time, job.attempt, payload) for i, payload in enumerate(payloads)],
+    )
 
 
 async def _spend(connection: AsyncConnection, standing: Standing) -> None:

@@ -1,5 +1,5 @@
-"""Between the wire and the domain: the only module that knows both, with `queueing_converters` beside it (and with
-`registry`, `planning` and the servicers, which only hand over what these have made)."""
+"""Between the wire and the domain: the only module that knows both, with `attempt_converters` and `queueing_converters`
+beside it (and with `registry`, `planning` and the servicers, which only hand over what these have made)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from modelyard.v1 import (
     worker_service_pb2,
 )
 
+from .attempt_converters import from_checkpoint, to_attempt_end, to_attempt_start, to_checkpoint
+from .checkpoints import Checkpoint
 from .claims import Asker, Claim
-from .events import Document, Event, Kind, LogLine, StateChange
+from .events import AttemptEnd, AttemptStart, Document, Event, Kind, LogLine, StateChange
 from .finishing import Result
 from .jobs import REPORTABLE, FailureReason, Job, State
 from .queueing_converters import from_scheduling, to_scheduling
@@ -48,6 +50,9 @@ _REASONS_BACK = {number: reason for reason, number in _REASONS.items()}
 _DIRECTIVES = {
     Directive.CONTINUE: worker_service_pb2.ReportTrainingJobResponse.DIRECTIVE_CONTINUE,
     Directive.CANCEL: worker_service_pb2.ReportTrainingJobResponse.DIRECTIVE_CANCEL,
+    Directive.PAUSE: worker_service_pb2.ReportTrainingJobResponse.DIRECTIVE_PAUSE,
+    Directive.PREEMPT: worker_service_pb2.ReportTrainingJobResponse.DIRECTIVE_PREEMPT,
+    Directive.DEADLINE: worker_service_pb2.ReportTrainingJobResponse.DIRECTIVE_DEADLINE,
 }
 
 
@@ -69,6 +74,9 @@ def to_training_job(job: Job) -> training_job_pb2.TrainingJob:
         parameter_count=job.parameter_count,
         tenant=job.tenant,
         creator=job.creator,
+        infrastructure_retries=job.infrastructure_retries,
+        preemptions=job.preemptions,
+        user_retries=job.user_retries,
         etag=str(job.revision),
         last_sequence=job.last_sequence,
     )
@@ -77,6 +85,8 @@ def to_training_job(job: Job) -> training_job_pb2.TrainingJob:
         message.progress.ParseFromString(job.progress)
     if job.evaluation is not None:
         message.evaluation.ParseFromString(job.evaluation)
+    if job.checkpoint is not None:
+        message.checkpoint.CopyFrom(to_checkpoint(job.checkpoint))
     for field in ("create_time", "update_time", "start_time", "finish_time", "retry_time"):
         time = getattr(job, field)
         if time:
@@ -100,6 +110,12 @@ def to_event(event: Event) -> training_job_pb2.TrainingJobEvent:
                 message.state_change.failure_reason = _REASONS[change.failure_reason]
         case LogLine(text):
             message.log_line.text = text
+        case Checkpoint() as checkpoint:
+            message.checkpoint.CopyFrom(to_checkpoint(checkpoint))
+        case AttemptStart() as start:
+            message.attempt_start.CopyFrom(to_attempt_start(start))
+        case AttemptEnd() as end:
+            message.attempt_end.CopyFrom(to_attempt_end(end))
         case Document(Kind.PROGRESS, body):
             message.progress.ParseFromString(body)
         case Document(_, body):
@@ -188,7 +204,7 @@ def from_artifact(artifact: worker_service_pb2.TrainedArtifact) -> Result:
 
 def from_failure(failure: worker_service_pb2.TrainingFailure) -> tuple[FailureReason, str]:
     """Reason and message, the message cut to its limit; raises InvalidFields."""
-    return _known(_REASONS_BACK, failure.reason, "failed.reason"), _text(failure.message)
+    return _known(_REASONS_BACK, failure.reason, "failed.reason"), cut_text(failure.message)
 
 
 def version_request(job: Job) -> model_service_pb2.CreateModelVersionRequest:
@@ -218,12 +234,14 @@ def _from_update(update: worker_service_pb2.TrainingUpdate, path: str) -> Update
         case "evaluation":
             return Document(Kind.EVALUATION, update.evaluation.SerializeToString())
         case "log_line":
-            return LogLine(_text(update.log_line))
+            return LogLine(cut_text(update.log_line))
+        case "checkpoint":
+            return from_checkpoint(update.checkpoint, f"{path}.checkpoint")
         case _:
-            raise InvalidFields.one(path, "expected exactly one of state, progress, log_line, evaluation")
+            raise InvalidFields.one(path, "expected exactly one of state, progress, log_line, evaluation, checkpoint")
 
 
-def _text(text: str) -> str:
+def cut_text(text: str) -> str:
     """Cut to the limit. NUL becomes a replacement character: PostgreSQL's text cannot hold it."""
     return (text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…").replace("\0", "\N{REPLACEMENT CHARACTER}")
 

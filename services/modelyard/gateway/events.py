@@ -6,14 +6,16 @@ events are written in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select
+from sqlalchemy import Row, Select, bindparam, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .attempts import EndCause
+from .checkpoints import Checkpoint
 from .jobs import FailureReason, State
 from .tables import job_events
 
@@ -25,6 +27,11 @@ _PAGE = (
     .limit(bindparam("limit"))
 )
 
+_PAYLOAD_COLUMNS = (
+    "state", "previous_state", "failure_reason", "text", "model_version", "document", "end_cause", "retried",
+    "retry_time",
+)  # fmt: skip
+
 
 @unique
 class Kind(StrEnum):
@@ -34,6 +41,9 @@ class Kind(StrEnum):
     PROGRESS = "PROGRESS"
     EVALUATION = "EVALUATION"
     LOG = "LOG"
+    CHECKPOINT = "CHECKPOINT"
+    ATTEMPT_START = "START"
+    ATTEMPT_END = "END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,27 @@ class LogLine:
     text: str
 
 
-Payload = StateChange | Document | LogLine
+@dataclass(frozen=True, slots=True)
+class AttemptStart:
+    """A worker began an attempt."""
+
+    worker: str
+    checkpoint: Checkpoint | None = None
+    """What it goes on from; None from the beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """The attempt is over."""
+
+    cause: EndCause
+    message: str = ""
+    retried: bool = False
+    retry_time: int | None = None
+    """If it is tried again: not before this time."""
+
+
+Payload = StateChange | Document | LogLine | Checkpoint | AttemptStart | AttemptEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +104,8 @@ class Event:
     """Microseconds since 1970."""
     attempt: int
     payload: Payload
+    level: int | None = None
+    """Of progress: see `progress`."""
 
 
 async def append(connection: AsyncConnection, job_id: str, events: Sequence[Event]) -> None:
@@ -84,15 +116,17 @@ async def append(connection: AsyncConnection, job_id: str, events: Sequence[Even
 
 async def read_page(connection: AsyncConnection, job_id: str, after: int, limit: int) -> list[Event]:
     """At most `limit` events after sequence number `after`, in order."""
-    rows = await connection.execute(_PAGE, {"job_id": job_id, "after": after, "limit": limit})
-    return [_from_row(row) for row in rows]
+    return await read(connection, _PAGE, {"job_id": job_id, "after": after, "limit": limit})
+
+
+async def read(connection: AsyncConnection, query: Select[Any], parameters: Mapping[str, Any]) -> list[Event]:
+    """The events that a query for whole rows finds."""
+    return [_from_row(row) for row in await connection.execute(query, parameters)]
 
 
 def _to_row(event: Event) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "sequence": event.sequence, "time": event.time, "attempt": event.attempt, "state": None, "previous_state": None,
-        "failure_reason": None, "text": None, "model_version": None, "document": None,
-    }  # fmt: skip
+    row: dict[str, Any] = dict.fromkeys(_PAYLOAD_COLUMNS)
+    row |= {"sequence": event.sequence, "time": event.time, "attempt": event.attempt, "level": event.level}
     match event.payload:
         case StateChange() as change:
             row |= {
@@ -103,22 +137,39 @@ def _to_row(event: Event) -> dict[str, Any]:
             row |= {"kind": kind, "document": body}
         case LogLine(text):
             row |= {"kind": Kind.LOG, "text": text}
+        case Checkpoint() as checkpoint:
+            row |= {"kind": Kind.CHECKPOINT, "document": checkpoint.encode()}
+        case AttemptStart(worker, from_):
+            row |= {"kind": Kind.ATTEMPT_START, "text": worker, "document": from_.encode() if from_ else None}
+        case AttemptEnd() as end:
+            row |= {
+                "kind": Kind.ATTEMPT_END, "end_cause": end.cause, "text": end.message, "retried": end.retried,
+                "retry_time": end.retry_time,
+            }  # fmt: skip
     return row
 
 
 def _from_row(row: Row[Any]) -> Event:
-    kind = Kind(row.kind)
-    payload: Payload
-    if kind is Kind.STATE:
-        payload = StateChange(
-            State(row.state),
-            State(row.previous_state) if row.previous_state else None,
-            FailureReason(row.failure_reason) if row.failure_reason else None,
-            row.text,
-            row.model_version,
-        )
-    elif kind is Kind.LOG:
-        payload = LogLine(row.text)
-    else:
-        payload = Document(kind, row.document)
-    return Event(row.sequence, row.time, row.attempt, payload)
+    return Event(row.sequence, row.time, row.attempt, _payload(row), row.level)
+
+
+def _payload(row: Row[Any]) -> Payload:
+    match Kind(row.kind):
+        case Kind.STATE:
+            return StateChange(
+                State(row.state),
+                State(row.previous_state) if row.previous_state else None,
+                FailureReason(row.failure_reason) if row.failure_reason else None,
+                row.text,
+                row.model_version,
+            )
+        case Kind.LOG:
+            return LogLine(row.text)
+        case Kind.CHECKPOINT:
+            return Checkpoint.decode(row.document)
+        case Kind.ATTEMPT_START:
+            return AttemptStart(row.text, Checkpoint.decode(row.document) if row.document else None)
+        case Kind.ATTEMPT_END:
+            return AttemptEnd(EndCause(row.end_cause), row.text, row.retried, row.retry_time)
+        case kind:
+            return Document(kind, row.document)

@@ -11,7 +11,7 @@ neither the worker nor the gateway that took the call is there any more.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sqlalchemy import select, update
@@ -20,11 +20,16 @@ from modelyard.core.database import now_us
 from modelyard.core.errors import ModelyardError, Unavailable, WrongState
 from modelyard.core.logs import get_logger
 
-from .events import Document, Kind
-from .jobs import FailureReason, Job, State
+from .attempts import EndCause
+from .events import AttemptEnd, Document, Kind
+from .jobs import FailureReason, Job, State, check_transition
 from .ledger import Edit, Ledger
+from .retries import Ending, Retries
 from .selection import chosen_once
 from .tables import jobs
+
+_CAUSES = {FailureReason.INTERNAL: EndCause.WORKER_FAULT, FailureReason.DEADLINE: EndCause.DEADLINE}
+"""Failures that are not the job's own fault."""
 
 log = get_logger()
 
@@ -55,8 +60,9 @@ class Publisher(Protocol):
 class Finishing:
     """Ends attempts."""
 
-    def __init__(self, ledger: Ledger, publisher: Publisher, *, lease_us: int) -> None:
+    def __init__(self, ledger: Ledger, publisher: Publisher, retries: Retries, *, lease_us: int) -> None:
         self._ledger = ledger
+        self._retries = retries
         self._publisher = publisher
         self._lease_us = lease_us
         self._underway: dict[str, asyncio.Task[Job]] = {}
@@ -68,11 +74,11 @@ class Finishing:
         is safe then, and the call may be repeated.
         """
         async with self._ledger.edit(job_id) as edit:
-            if _is_repeated(edit.job, attempt):
+            if edit.job.is_terminal and edit.job.finished_attempt == attempt:
                 return _same_result(edit.job, result)
             edit.require_attempt(attempt)
             if edit.job.state is State.CANCELLING:
-                _end(edit, State.CANCELLED)
+                self._end(edit, Ending(EndCause.CANCELLED))
             elif edit.job.is_publishing:
                 _same_result(edit.job, result)
             else:
@@ -80,26 +86,46 @@ class Finishing:
         return edit.job if edit.job.is_terminal else await self.publish(edit.job)
 
     async def fail(self, job_id: str, attempt: int, reason: FailureReason, message: str) -> Job:
-        """Ends the attempt in an error; the job, FAILED, or CANCELLED if that was asked for."""
-        async with self._ledger.edit(job_id) as edit:
-            if _is_repeated(edit.job, attempt):
-                return _not_succeeded(edit.job)
-            edit.require_attempt(attempt)
-            if edit.job.state is State.CANCELLING:
-                _end(edit, State.CANCELLED, message=message)
-            else:
-                _not_publishing(edit.job)
-                _end(edit, State.FAILED, reason=reason, message=message)
-        return edit.job
+        """Ends the attempt in an error; the job, FAILED, or QUEUED if it is tried again; CANCELLED or PAUSED if that
+        was asked for. Raises StaleAttempt, WrongState if a result is recorded."""
+        return await self._give_up(job_id, attempt, Ending(_CAUSES.get(reason, EndCause.FAILED), message, reason))
+
+    async def release(self, job_id: str, attempt: int, cause: EndCause, message: str) -> Job:
+        """Ends the attempt without a result; the job, QUEUED for another one, PAUSED or CANCELLED if that was asked
+        for, FAILED if nothing is left of a budget. `cause` is one of `attempts.RELEASES`.
+
+        Raises StaleAttempt, WrongState if a result is recorded or if nobody asked for the pause.
+        """
+        return await self._give_up(job_id, attempt, Ending(cause, message))
 
     async def cancel(self, job_id: str, attempt: int) -> Job:
         """The worker has stopped as it was told; the job, CANCELLED. Raises WrongState if nobody told it."""
         async with self._ledger.edit(job_id) as edit:
-            if _is_repeated(edit.job, attempt):
+            if edit.job.is_terminal and edit.job.finished_attempt == attempt:
                 return _not_succeeded(edit.job)
             edit.require_attempt(attempt)
-            _end(edit, State.CANCELLED)
+            check_transition(edit.job.state, State.CANCELLED)
+            self._end(edit, Ending(EndCause.CANCELLED))
         return edit.job
+
+    async def _give_up(self, job_id: str, attempt: int, ending: Ending) -> Job:
+        async with self._ledger.edit(job_id) as edit:
+            if edit.job.finished_attempt == attempt:
+                return _not_succeeded(edit.job)
+            edit.require_attempt(attempt)
+            _not_publishing(edit.job)
+            if edit.job.state is State.CANCELLING:
+                ending = replace(ending, cause=EndCause.CANCELLED)
+            elif ending.cause is EndCause.PAUSED:
+                check_transition(edit.job.state, State.PAUSED)
+            elif edit.job.is_preempted and ending.cause is EndCause.PREEMPTED:
+                ending = replace(ending, message=f"preempted by {edit.job.preempted_by}")
+            self._end(edit, ending)
+        return edit.job
+
+    def _end(self, edit: Edit, ending: Ending) -> None:
+        self._retries.end(edit, ending)
+        edit.change(finished_attempt=edit.job.attempt)
 
     async def publish(self, job: Job) -> Job:
         """Steps 2 and 3 for a job whose result is recorded.
@@ -134,9 +160,11 @@ class Finishing:
             if not edit.job.is_publishing:
                 return edit.job  # somebody else came first with the same answer
             if version:
+                edit.end_attempt(AttemptEnd(EndCause.SUCCEEDED))
                 edit.enter(State.SUCCEEDED, model_version=version)
             else:
                 message = f"the registry refused the result: {refusal}"
+                edit.end_attempt(AttemptEnd(EndCause.FAILED, message))
                 edit.enter(State.FAILED, failure_reason=FailureReason.INTERNAL, message=message)
             edit.change(finished_attempt=edit.job.attempt)
         return edit.job
@@ -181,16 +209,6 @@ class Finishing:
         edit.change(
             artifact=result.artifact, artifact_digest=result.digest, lease_until=edit.now + self._lease_us
         )  # fmt: skip
-
-
-def _end(edit: Edit, state: State, *, reason: FailureReason | None = None, message: str = "") -> None:
-    edit.enter(state, failure_reason=reason, message=message)
-    edit.change(finished_attempt=edit.job.attempt)
-
-
-def _is_repeated(job: Job, attempt: int) -> bool:
-    """Whether this attempt has ended the job already."""
-    return job.is_terminal and job.finished_attempt == attempt
 
 
 def _same_result(job: Job, result: Result) -> Job:

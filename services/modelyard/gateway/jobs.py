@@ -13,6 +13,8 @@ from enum import StrEnum, unique
 from modelyard.core.doorbell import DEFAULT_QUEUE
 from modelyard.core.errors import WrongState
 
+from .checkpoints import Checkpoint
+
 
 @unique
 class State(StrEnum):
@@ -120,7 +122,7 @@ class Job:
     suspect_attempts: int = 0
     """Attempts whose worker was lost after it had begun to work on the job."""
     finished_attempt: int = 0
-    """The attempt whose own finish ended the job; 0 if none has."""
+    """The newest attempt that ended by its own finish; 0 if none has."""
     worker: str = ""
     node: str = ""
     """The machine of that worker."""
@@ -151,9 +153,10 @@ class Job:
     """How many progress events there are, over all attempts."""
     progress_sequence: int = 0
     """Sequence number of the newest of them."""
-    checkpoint: bytes | None = field(default=None, repr=False)
-    """The newest checkpoint; kept over attempts."""
+    checkpoint: Checkpoint | None = None
+    """The newest one; kept over attempts."""
     checkpoint_step: int = 0
+    """Its step; 0 if there is none."""
     evaluation: bytes | None = field(default=None, repr=False)
     artifact: bytes | None = field(default=None, repr=False)
     """What the attempt has uploaded. Once this is set nobody else is given the job."""
@@ -204,6 +207,11 @@ class Job:
     def is_terminal(self) -> bool:
         """Whether the job has ended."""
         return self.state in TERMINAL
+
+    @property
+    def is_preempted(self) -> bool:
+        """Whether the current attempt is to make room."""
+        return self.preempted_attempt == self.attempt > 0
 
     @property
     def is_publishing(self) -> bool:

@@ -15,8 +15,12 @@ from sqlalchemy import func, or_, select
 from modelyard.core.database import Database, now_us
 from modelyard.core.metrics import Histogram
 
+from .attempts import EndCause
+from .checkpoints import Checkpoint
 from .claims import Claim
-from .jobs import TERMINAL, Job, State
+from .events import AttemptEnd, StateChange
+from .jobs import TERMINAL, State
+from .ledger import Edit
 from .outbox import pending
 from .presence import Worker, Workers, WorkerState
 from .queues import QueueStatus, read_queues
@@ -36,7 +40,8 @@ _BY_STATE = (
 
 
 class JobMetrics:
-    """Counts jobs that end and that are claimed (see `ended`, `claimed`) and tells of all others."""
+    """Counts what this process has written and what it has given away (see `written`, `claimed`) and tells of all
+    unfinished jobs."""
 
     def __init__(self, database: Database, queues: Queues, workers: Workers) -> None:
         self._database = database
@@ -44,10 +49,25 @@ class JobMetrics:
         self._workers = workers
         self._waits: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(WAIT_BUCKETS_S, scale=_MICROSECONDS))
         self._ended: Counter[tuple[str, str]] = Counter()
+        self._attempts_ended: Counter[str] = Counter()
+        self._checkpoints = self._removed = self._pauses = 0
 
-    def ended(self, job: Job) -> None:
-        """This process has written that the job is over."""
-        self._ended[job.state, job.failure_reason or ""] += 1
+    def written(self, edit: Edit) -> None:
+        """This process has changed a job."""
+        if edit.ended:
+            self._ended[edit.job.state, edit.job.failure_reason or ""] += 1
+        for event in edit.events:
+            match event.payload:
+                case AttemptEnd(cause):
+                    self._attempts_ended[cause] += 1
+                case Checkpoint():
+                    self._checkpoints += 1
+                case StateChange(State.PAUSED):
+                    self._pauses += 1
+
+    def removed(self) -> None:
+        """This process has removed a checkpoint from the artifact store."""
+        self._removed += 1
 
     def claimed(self, claim: Claim) -> None:
         """This process has given a job to a worker."""
@@ -80,7 +100,23 @@ class JobMetrics:
             _tell_workers(queues, workers),
             self._tell_waits(),
             self._tell_ended(),
+            self._tell_attempts_ended(),
+            CounterMetricFamily("modelyard_gateway_pauses", "Pauses of jobs that have begun.", self._pauses),
+            CounterMetricFamily(
+                "modelyard_gateway_checkpoints_recorded", "Checkpoints that workers have reported.", self._checkpoints
+            ),
+            CounterMetricFamily(
+                "modelyard_gateway_checkpoints_removed", "Checkpoints removed from the artifact store.", self._removed
+            ),
         )
+
+    def _tell_attempts_ended(self) -> Metric:
+        family = CounterMetricFamily(
+            "modelyard_gateway_attempts_ended", "Attempts at jobs that have ended, by cause.", labels=["cause"]
+        )
+        for cause in EndCause:
+            family.add_metric([cause], self._attempts_ended[cause])
+        return family
 
     def _tell_ended(self) -> Metric:
         family = CounterMetricFamily(

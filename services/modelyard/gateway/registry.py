@@ -20,6 +20,8 @@ from modelyard.core.logs import get_logger
 from modelyard.core.paging import MAX_PAGE_SIZE
 from modelyard.core.tokens import IssuedToken, TokenSigner
 from modelyard.v1 import (
+    artifact_service_pb2,
+    artifact_service_pb2_grpc,
     dataset_pb2,
     dataset_service_pb2,
     dataset_service_pb2_grpc,
@@ -77,6 +79,7 @@ class Registry:
     ) -> None:
         self._datasets = dataset_service_pb2_grpc.DatasetServiceStub(channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(channel)
+        self._artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(channel)
         self._purse = TokenPurse(signer)
         self._timeout_s = timeout_s
         self._publication_timeout_s = publication_timeout_s
@@ -137,6 +140,20 @@ class Registry:
                 raise PublicationRefused(error.message) from error
             return published
         return version.name
+
+    async def delete_blob(self, digest: str) -> bool:
+        """See `removal.BlobStore`."""
+        request = artifact_service_pb2.DeleteBlobRequest(digest=digest)
+        metadata = self._metadata("gateway", "", frozenset({"service"}))
+        try:
+            answer: artifact_service_pb2.DeleteBlobResponse = await _answer(
+                self._artifacts.DeleteBlob(request, timeout=self._timeout_s, metadata=metadata)
+            )
+        except RemoteError as error:
+            if error.code is grpc.StatusCode.FAILED_PRECONDITION:
+                return False  # a version or a dataset has the very same content
+            raise away(error) from error
+        return answer.existed
 
     async def _version_of(self, job: Job, metadata: list[tuple[str, str]]) -> str:
         """The newest version that this job has made, empty if there is none; raises Unavailable."""

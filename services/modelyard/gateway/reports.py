@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from modelyard.core.errors import InvalidFields
 
+from .checkpoints import Checkpoint, being_removed, lock_digests
 from .events import Document, Kind, LogLine
-from .jobs import State
+from .jobs import STOPPING, Job, State
 from .ledger import Edit, Ledger
 
 MAX_PROGRESS_EVENTS = 50
@@ -21,6 +22,9 @@ class Directive(Enum):
 
     CONTINUE = auto()
     CANCEL = auto()
+    PAUSE = auto()
+    PREEMPT = auto()
+    DEADLINE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,18 @@ class Receipt:
     """How many updates of this attempt are recorded."""
 
 
-Update = State | Document | LogLine
-"""A state that the worker entered, progress or an evaluation, or a printed line."""
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint whose blob the worker has uploaded."""
+
+    epoch: int
+    step: int
+    digest: str
+    size_bytes: int
+
+
+Update = State | Document | LogLine | Saved
+"""A state that the worker entered, progress or an evaluation, a printed line, or a checkpoint."""
 
 
 class Reports:
@@ -53,14 +67,28 @@ class Reports:
         async with self._ledger.edit(job_id) as edit:
             edit.require_attempt(attempt)
             received = edit.job.updates_received
-            for update in thinned(unseen(updates, first_update, received)):
-                _record(edit, update)
+            news = thinned(unseen(updates, first_update, received))
+            going = await _going(edit, news)
+            for update in news:
+                _record(edit, update, going)
             edit.change(
                 lease_until=edit.now + self._lease_us,
                 updates_received=max(received, first_update - 1 + len(updates)),
             )
-        cancelling = edit.job.state is State.CANCELLING
-        return Receipt(Directive.CANCEL if cancelling else Directive.CONTINUE, edit.job.updates_received)
+        return Receipt(directive(edit.job, edit.now), edit.job.updates_received)
+
+
+def directive(job: Job, now: int) -> Directive:
+    """What the worker that holds the job is to do."""
+    if job.is_publishing:
+        return Directive.CONTINUE  # the result is safe; there is nothing left to stop
+    if job.state is State.CANCELLING:
+        return Directive.CANCEL
+    if job.run_until is not None and job.run_until <= now:
+        return Directive.DEADLINE
+    if job.state is State.PAUSING:
+        return Directive.PAUSE
+    return Directive.PREEMPT if job.is_preempted else Directive.CONTINUE
 
 
 def unseen(updates: Sequence[Update], first_update: int, received: int) -> Sequence[Update]:
@@ -83,11 +111,20 @@ def thinned(updates: Sequence[Update]) -> Sequence[Update]:
     return [update for i, update in enumerate(updates) if i not in dropped]
 
 
-def _record(edit: Edit, update: Update) -> None:
+async def _going(edit: Edit, updates: Sequence[Update]) -> set[str]:
+    """Digests of reported checkpoints whose blobs are being removed, since another job has ended: not to rely on."""
+    digests = {update.digest for update in updates if isinstance(update, Saved)}
+    if not digests:
+        return digests
+    await lock_digests(edit.connection, digests)
+    return await being_removed(edit.connection, digests)
+
+
+def _record(edit: Edit, update: Update, going: Container[str]) -> None:
     match update:
         case State() as state:
-            # A job that is being cancelled stays so, whatever its worker had done when it was told.
-            if state is not edit.job.state and edit.job.state is not State.CANCELLING:
+            # A job that is to stop stays so, whatever its worker had done when it was told.
+            if state is not edit.job.state and edit.job.state not in STOPPING:
                 edit.enter(state)
         case Document(Kind.EVALUATION, body):
             edit.change(evaluation=body)
@@ -97,3 +134,17 @@ def _record(edit: Edit, update: Update) -> None:
             edit.tell(update)
         case LogLine():
             edit.tell(update)
+        case Saved() as saved:
+            _record_checkpoint(edit, saved, is_there=saved.digest not in going)
+
+
+def _record_checkpoint(edit: Edit, saved: Saved, *, is_there: bool) -> None:
+    checkpoint = Checkpoint(
+        attempt=edit.job.attempt,
+        epoch=saved.epoch,
+        step=saved.step,
+        digest=saved.digest,
+        size_bytes=saved.size_bytes,
+        create_time=edit.now,
+    )
+    edit.add_checkpoint(checkpoint, wanted=is_there and saved.step >= edit.job.checkpoint_step)

@@ -67,8 +67,26 @@ class GatewaySettings(ServiceSettings):
     """How often workers are told to report at least: on their job, and on themselves. A worker that says nothing of
     itself for three times as long is taken for gone."""
 
-    max_attempts: int = Field(default=5, ge=1)
-    """A job whose worker was lost is tried again until it has been claimed so often."""
+    infrastructure_retries: int = Field(default=5, ge=0)
+    """A job whose worker was lost or could not go on is tried again so often."""
+
+    retry_delay_s: float = Field(default=5.0, gt=0)
+    """A lost job is tried again at once for the first time. Later retries of it, and all that the user asked for, wait
+    so long first, and twice as long each time, up to 5 minutes."""
+
+    node_faults: int = Field(default=3, ge=1)
+    """A machine on which so many attempts in a row end by the platform's fault gets no jobs for a while, as long as
+    there is another one."""
+
+    node_exclusion_s: float = Field(default=600.0, gt=0)
+    """For so long; and within so long the attempts must have ended."""
+
+    checkpoint_retention_s: float = Field(default=3600.0, ge=0)
+    """The last checkpoint of a job that failed or was cancelled is kept so long; all others of a job that has ended are
+    removed at once."""
+
+    checkpoint_removal_interval_s: float = Field(default=5.0, gt=0)
+    """How often checkpoints are looked for that nobody needs any more."""
 
     outbox_interval_s: float = Field(default=1.0, gt=0)
     """How often doorbells are looked for that another replica left, or that wait for the broker. Those of this process

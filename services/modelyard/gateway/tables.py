@@ -83,7 +83,7 @@ jobs = Table(
     # How many progress events there are, and the sequence number of the newest.
     Column("progress_count", BigInteger, nullable=False),
     Column("progress_sequence", BigInteger, nullable=False),
-    # The newest modelyard.v1.Checkpoint, serialized, and its step.
+    # The newest checkpoint, see `checkpoints.Checkpoint.encode`, and its step.
     Column("checkpoint", LargeBinary),
     Column("checkpoint_step", BigInteger, nullable=False),
     Column("evaluation", LargeBinary),
@@ -150,10 +150,10 @@ job_events = Table(
     Column("state", String(16)),
     Column("previous_state", String(16)),
     Column("failure_reason", String(16)),
-    # The message of a state change, or the text of a log line.
+    # The message of a state change or of an attempt's end, the worker of its start, or the text of a log line.
     Column("text", Text),
     Column("model_version", String(100)),
-    # A serialized modelyard.v1.TrainingProgress, Evaluation or Checkpoint.
+    # A serialized modelyard.v1.TrainingProgress or Evaluation, or an encoded checkpoint.
     Column("document", LargeBinary),
     # Of progress: how often the number of this progress event, counted from 1 in its job, can be halved. Every second
     # event has level 1 or more, every fourth 2 or more, and so on: a few of many are found without reading all.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import grpc.aio
 
@@ -15,12 +15,17 @@ from modelyard.core.permissions import Permission
 from modelyard.core.tokens import Caller
 from modelyard.v1 import training_job_pb2, training_service_pb2, training_service_pb2_grpc
 
+from .attempt_converters import from_max_points, to_attempt, to_course
+from .attempts import list_attempts
 from .cancellation import Cancellation
 from .converters import from_create_request, from_states, to_event, to_training_job
 from .explanations import Explanations
+from .jobs import Job
 from .ledger import Ledger
 from .listing import list_jobs
+from .pausing import Pausing
 from .presence import Workers
+from .progress import read_course
 from .queueing_converters import to_explanation, to_queue, to_worker
 from .queues import read_queues
 from .scheduling import Queues
@@ -37,6 +42,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     ledger: Ledger
     submissions: Submissions
     cancellation: Cancellation
+    pausing: Pausing
     watch: Watch
     queues: Queues
     workers: Workers
@@ -76,14 +82,47 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.CancelTrainingJobRequest, _context: _Context
     ) -> training_job_pb2.TrainingJob:
         """See the proto."""
-        caller = current_caller()
-        job = await self.cancellation.cancel(
-            job_id(request.name),
-            tenant=visible_tenant(caller),
-            subject=caller.subject,
-            request_id=check_request_id(request.request_id),
+        return to_training_job(await self.cancellation.cancel(job_id(request.name), **_asked(request.request_id)))
+
+    async def PauseTrainingJob(
+        self, request: training_service_pb2.PauseTrainingJobRequest, _context: _Context
+    ) -> training_job_pb2.TrainingJob:
+        """See the proto."""
+        return to_training_job(await self.pausing.pause(job_id(request.name), **_asked(request.request_id)))
+
+    async def ResumeTrainingJob(
+        self, request: training_service_pb2.ResumeTrainingJobRequest, _context: _Context
+    ) -> training_job_pb2.TrainingJob:
+        """See the proto."""
+        return to_training_job(await self.pausing.resume(job_id(request.name), **_asked(request.request_id)))
+
+    async def PreemptTrainingJob(
+        self, request: training_service_pb2.PreemptTrainingJobRequest, _context: _Context
+    ) -> training_job_pb2.TrainingJob:
+        """See the proto."""
+        return to_training_job(await self.pausing.preempt(job_id(request.name), **_asked(request.request_id)))
+
+    async def ListTrainingAttempts(
+        self, request: training_service_pb2.ListTrainingAttemptsRequest, _context: _Context
+    ) -> training_service_pb2.ListTrainingAttemptsResponse:
+        """See the proto."""
+        job = await self._visible(request.parent)
+        attempts, next_page_token = await list_attempts(
+            self.ledger.database, job.id, page_size=page_size(request.page_size), page_token=request.page_token
         )
-        return to_training_job(job)
+        return training_service_pb2.ListTrainingAttemptsResponse(
+            training_attempts=map(to_attempt, attempts), next_page_token=next_page_token
+        )
+
+    async def ListTrainingProgress(
+        self, request: training_service_pb2.ListTrainingProgressRequest, _context: _Context
+    ) -> training_service_pb2.ListTrainingProgressResponse:
+        """See the proto."""
+        job = await self._visible(request.parent)
+        return to_course(await read_course(self.ledger.database, job.id, from_max_points(request.max_points)))
+
+    async def _visible(self, parent: str) -> Job:
+        return await self.ledger.get(job_id(parent, "parent"), tenant=visible_tenant(current_caller()))
 
     async def WatchTrainingJob(
         self, request: training_service_pb2.WatchTrainingJobRequest, _context: _Context
@@ -120,9 +159,24 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         return training_service_pb2.ListWorkersResponse(workers=map(to_worker, workers))
 
 
-def job_id(name: str) -> str:
+class _Asked(TypedDict):
+    """Who asks for a change, and under which request id."""
+
+    tenant: str | None
+    subject: str
+    request_id: str
+
+
+def _asked(request_id: str) -> _Asked:
+    caller = current_caller()
+    return _Asked(
+        tenant=visible_tenant(caller), subject=caller.subject, request_id=check_request_id(request_id)
+    )  # fmt: skip
+
+
+def job_id(name: str, field: str = "name") -> str:
     """The id in a job's name; raises InvalidFields."""
-    return TRAINING_JOB.parse(name, "name")["training_job"]
+    return TRAINING_JOB.parse(name, field)["training_job"]
 
 
 def visible_tenant(caller: Caller) -> str | None:

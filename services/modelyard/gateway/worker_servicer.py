@@ -11,8 +11,18 @@ from modelyard.core.errors import InvalidFields
 from modelyard.core.names import TRAINING_JOB
 from modelyard.v1 import training_job_pb2, worker_service_pb2, worker_service_pb2_grpc
 
+from .attempt_converters import from_cause
 from .claims import Claims
-from .converters import from_artifact, from_asker, from_failure, from_report, to_claim, to_receipt, to_training_job
+from .converters import (
+    cut_text,
+    from_artifact,
+    from_asker,
+    from_failure,
+    from_report,
+    to_claim,
+    to_receipt,
+    to_training_job,
+)
 from .finishing import Finishing
 from .presence import Workers
 from .queueing_converters import from_presence
@@ -60,8 +70,11 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
                 job = await self.finishing.fail(job_id, request.attempt, *from_failure(request.failed))
             case "cancelled":
                 job = await self.finishing.cancel(job_id, request.attempt)
+            case "released":
+                cause, message = from_cause(request.released), cut_text(request.released.message)
+                job = await self.finishing.release(job_id, request.attempt, cause, message)
             case _:
-                raise InvalidFields.one("outcome", "expected exactly one of succeeded, failed, cancelled")
+                raise InvalidFields.one("outcome", "expected exactly one of succeeded, failed, cancelled, released")
         return to_training_job(job)
 
     async def ReportWorker(

@@ -75,7 +75,7 @@ def test_it_serves_until_sigterm_and_leaves_cleanly(identity: Identity, redis: R
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("DATABASE_URL", None), ("LEASE_S", "5"), ("MAX_ATTEMPTS", "0"), ("LOG_LEVEL", "LOUD")],
+    [("DATABASE_URL", None), ("LEASE_S", "5"), ("INFRASTRUCTURE_RETRIES", "-1"), ("LOG_LEVEL", "LOUD")],
 )
 def test_wrong_settings_end_it_with_the_name(
     identity: Identity, redis: RedisServer, tmp_path: Path, variable: str, value: str | None

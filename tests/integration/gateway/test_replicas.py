@@ -90,14 +90,20 @@ async def test_dead_leases_are_taken_back_once(replicas: list[Replica]) -> None:
     await asyncio.gather(expire_leases(first), expire_leases(second))
     watches = [asyncio.create_task(_collect(one, name)) for name in names]
     for name in names:
-        # The third event is the job's return to the queue, whichever of the two has seen to it.
-        async for event in one.watch(name, 2):
-            assert event.state_change.state == State.STATE_QUEUED
-            break
+        # The fourth and fifth event are the attempt's end and the job's return to the queue, whichever of the two has
+        # seen to it.
+        async for event in one.watch(name, 3):
+            if event.HasField("state_change"):
+                assert event.state_change.state == State.STATE_QUEUED
+                break
         await one.cancel(name)
     async with asyncio.timeout(60):
         for history in await asyncio.gather(*watches):
-            assert [event.state_change.state for event in history] == [
+            assert [event.WhichOneof("payload") for event in history] == [
+                "state_change", "state_change", "attempt_start", "attempt_end", "state_change", "state_change",
+            ]  # fmt: skip
+            states = [event.state_change.state for event in history if event.HasField("state_change")]
+            assert states == [
                 State.STATE_QUEUED, State.STATE_LEASED, State.STATE_QUEUED, State.STATE_CANCELLED,
             ]  # fmt: skip
 

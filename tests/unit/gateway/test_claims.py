@@ -8,7 +8,7 @@ import pytest
 
 from modelyard.core.errors import StaleAttempt
 from modelyard.gateway.claims import Asker
-from modelyard.gateway.events import StateChange
+from modelyard.gateway.events import AttemptStart, StateChange
 from modelyard.gateway.jobs import State
 from support.job_desk import LEASE_S, MAX_ATTEMPTS, JobDesk, result
 
@@ -21,9 +21,11 @@ async def test_a_claim_raises_the_attempt_and_leases_the_job(desk: JobDesk) -> N
     assert claim.job.lease_until is not None
     assert claim.job.lease_until - claim.job.update_time == pytest.approx(LEASE_S * 1e6, abs=1e4)
     assert claim.job == await desk.get(job)
-    last = (await desk.history(job))[-1]
-    assert (last.sequence, last.attempt) == (2, 1)
-    assert last.payload == StateChange(State.LEASED, State.QUEUED, message="claimed by host/7")
+    told = (await desk.history(job))[1:]
+    assert [(event.sequence, event.attempt) for event in told] == [(2, 1), (3, 1)]
+    assert [event.payload for event in told] == [
+        StateChange(State.LEASED, State.QUEUED, message="claimed by host/7"), AttemptStart("host/7"),
+    ]  # fmt: skip
 
 
 async def test_of_many_workers_one_gets_the_job(desk: JobDesk) -> None:

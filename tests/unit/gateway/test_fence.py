@@ -1,4 +1,4 @@
-"""The fence under random interleavings of workers, users, crashes and an unreliable registry."""
+"""The fence under random interleavings of workers, users, crashes and an unreliable registry; no job is ever stuck."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from modelyard.core.database import Database
 from modelyard.core.errors import StaleAttempt, Unavailable, WrongState
+from modelyard.gateway.attempts import RELEASES, EndCause
 from modelyard.gateway.claims import Asker
-from modelyard.gateway.events import LogLine
-from modelyard.gateway.jobs import HELD, TERMINAL, TRANSITIONS, FailureReason, State
+from modelyard.gateway.events import Kind, LogLine
+from modelyard.gateway.jobs import HELD, STOPPING, TERMINAL, TRANSITIONS, FailureReason, State
 from modelyard.gateway.reports import Update
 from support.gateway_database import copy_migrated_sqlite
-from support.job_desk import MAX_ATTEMPTS, JobDesk, MemoryPublisher, result
+from support.job_desk import MAX_ATTEMPTS, JobDesk, MemoryPublisher, result, saved
 
 T = TypeVar("T")
 
@@ -60,6 +61,11 @@ class Witness:
         query = "SELECT * FROM job_events WHERE job_id = ? ORDER BY sequence"
         return self._connection.execute(query, (job_id,)).fetchall()
 
+    def attempts(self, job_id: str) -> list[sqlite3.Row]:
+        """Its attempts."""
+        query = "SELECT * FROM job_attempts WHERE job_id = ? ORDER BY attempt"
+        return self._connection.execute(query, (job_id,)).fetchall()
+
     def close(self) -> None:
         self._connection.close()
 
@@ -71,7 +77,7 @@ def is_recorded(row: sqlite3.Row) -> bool:
 
 def _is_lost(row: sqlite3.Row) -> bool:
     """Whether the job's worker has not reported for too long, and the job may be given to another one."""
-    return row["state"] in HELD - {State.CANCELLING} and row["lease_until"] == 1 and not is_recorded(row)
+    return row["state"] in HELD - STOPPING and row["lease_until"] == 1 and not is_recorded(row)
 
 
 class Fence(RuleBasedStateMachine):
@@ -95,22 +101,26 @@ class Fence(RuleBasedStateMachine):
             self._run(self._finish_everything())
             self.histories_have_no_gap_and_follow_the_table()
             self.every_job_publishes_at_most_once_and_only_if_it_succeeds()
+            self.attempts_are_written_down_from_their_claim_to_their_end()
         finally:
             self.witness.close()
             self._run(self.database.close())
             self.runner.close()
             self.folder.cleanup()
 
-    @rule(pick=PICK)
-    def claim(self, pick: int) -> None:
+    @rule(pick=PICK, is_due=st.booleans())
+    def claim(self, pick: int, is_due: bool = True) -> None:
         living = [job_id for job_id in self.lines if self.witness.job(job_id)["state"] not in TERMINAL]
         job_id = living[pick % len(living)] if living else self._run(self.desk.submit()).id
         self.lines.setdefault(job_id, [])
+        if is_due:
+            self._run(self.desk.end_wait(self._run(self.desk.ledger.get(job_id))))
         before = {known: self.witness.job(known) for known in self.lines}
         claim = self._run(self.desk.claims.claim(job_id, Asker(f"host/{pick}")))
         # The doorbell names a job whose lease may have run out; whatever waits then may be given away.
-        free = {known for known, job in before.items() if job["state"] == "QUEUED"}
-        if _is_lost(before[job_id]) and before[job_id]["attempt"] < MAX_ATTEMPTS:
+        free = {known for known, job in before.items() if job["state"] == "QUEUED" and job["retry_time"] in {None, 1}}
+        # A job that was lost before has to wait, or has no retry left.
+        if _is_lost(before[job_id]) and not before[job_id]["infrastructure_retries"]:
             free.add(job_id)
         assert (claim is not None) == bool(free)
         if claim is not None:
@@ -159,6 +169,33 @@ class Fence(RuleBasedStateMachine):
         else:
             self._try(attempt, finishing.fail(job_id, number, FailureReason.DATA, "bad"))
 
+    @rule(pick=PICK, cause=st.sampled_from(sorted(RELEASES)))
+    def release(self, pick: int, cause: EndCause) -> None:
+        attempt = self._attempt(pick)
+        self._try(attempt, self.desk.finishing.release(attempt.job_id, attempt.number, cause, "given back"))
+
+    @rule(pick=PICK, change=st.sampled_from(["pause", "resume", "resume", "preempt"]))
+    def pause_resume_or_preempt_as_a_user(self, pick: int, change: str) -> None:
+        job_id = self._attempt(pick).job_id
+        before = self.witness.job(job_id)
+        try:
+            self._run(getattr(self.desk, change)(self._run(self.desk.ledger.get(job_id))))
+        except WrongState:
+            assert self.witness.job(job_id) == before
+        else:
+            assert before["state"] not in TERMINAL
+            assert change == "resume" or not is_recorded(before)
+
+    @rule(pick=PICK, step=st.integers(0, 500))
+    def save(self, pick: int, step: int) -> None:
+        attempt = self._attempt(pick)
+        before = self.witness.job(attempt.job_id)
+        report = self.desk.reports.report(attempt.job_id, attempt.number, attempt.sent + 1, [saved(step)])
+        receipt = self._try(attempt, report)
+        if receipt is not None:
+            attempt.sent = receipt.updates_received
+            assert self.witness.job(attempt.job_id)["checkpoint_step"] == max(step, before["checkpoint_step"])
+
     @rule(pick=PICK, is_restarted=st.booleans())
     def publish_stalled(self, pick: int, is_restarted: bool) -> None:
         if is_restarted:
@@ -202,6 +239,30 @@ class Fence(RuleBasedStateMachine):
                 assert job["model_version"] == ""
                 assert version is None or is_recorded(job)
 
+    @invariant()
+    def attempts_are_written_down_from_their_claim_to_their_end(self) -> None:
+        for job_id in getattr(self, "lines", {}):
+            job, attempts = self.witness.job(job_id), self.witness.attempts(job_id)
+            assert [attempt["attempt"] for attempt in attempts] == list(range(1, job["attempt"] + 1))
+            ended = [attempt["attempt"] for attempt in attempts if attempt["end_time"] is not None]
+            assert len(ended) == job["attempt"] - (job["state"] in HELD)
+            ends = [event for event in self.witness.events(job_id) if event["kind"] == Kind.ATTEMPT_END]
+            assert [event["attempt"] for event in ends] == ended
+            causes = [attempts[event["attempt"] - 1]["end_cause"] for event in ends]
+            assert [event["end_cause"] for event in ends] == causes
+
+    @invariant()
+    def whoever_has_to_act_on_a_job_will_find_it(self) -> None:
+        """The reaper by the lease, the reconciler by the doorbell's time, a user by the pause."""
+        for job_id in getattr(self, "lines", {}):
+            job = self.witness.job(job_id)
+            assert (job["lease_until"] is not None) == (job["state"] in HELD)
+            assert (job["rung_time"] is not None) == (job["state"] == State.QUEUED)
+            assert job["state"] in HELD | TERMINAL | {State.QUEUED, State.PAUSED}
+            assert job["retry_time"] is None or job["state"] == State.QUEUED
+            assert job["retry_time"] in {None, 1} or job["rung_time"] == job["retry_time"]
+            assert job["infrastructure_retries"] <= MAX_ATTEMPTS
+
     def _attempt(self, pick: int) -> Attempt:
         """A claim of some worker, mostly of a job that has not ended."""
         living = [attempt for attempt in self.attempts if self.witness.job(attempt.job_id)["state"] not in TERMINAL]
@@ -211,7 +272,7 @@ class Fence(RuleBasedStateMachine):
     def _try(self, attempt: Attempt, action: Awaitable[T]) -> T | None:
         """Does what a worker does; an attempt that does not hold the job must be told so, and change nothing."""
         before = self.witness.job(attempt.job_id)
-        ended_it = before["state"] in TERMINAL and before["finished_attempt"] == attempt.number
+        ended_it = before["finished_attempt"] == attempt.number
         holds = before["state"] in HELD and before["attempt"] == attempt.number
         try:
             answer = self._run(action)
@@ -219,7 +280,7 @@ class Fence(RuleBasedStateMachine):
             if ended_it:
                 assert self.witness.job(attempt.job_id) == before
             return answer
-        except StaleAttempt:
+        except StaleAttempt:  # of an attempt that gave the job back only the same again is not stale
             assert not holds
             assert self.witness.job(attempt.job_id) == before
         except WrongState:
@@ -240,6 +301,9 @@ class Fence(RuleBasedStateMachine):
                 await self.desk.expire_lease(job)
                 await self.desk.leases.reap()
                 await self.desk.finishing.publish_stalled()
+                if (await self.desk.ledger.get(job_id)).state is State.PAUSED:
+                    await self.desk.resume(job)
+                await self.desk.end_wait(job)
                 claim = await self.desk.claims.claim(job_id, Asker("host/last"))
                 if claim is not None:
                     await self.desk.finishing.succeed(claim.job.id, claim.job.attempt, result())

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from modelyard.core.errors import StaleAttempt, Unavailable, WrongState
-from modelyard.gateway.events import Document, Kind, StateChange
+from modelyard.gateway.attempts import EndCause
+from modelyard.gateway.events import AttemptEnd, Document, Kind, StateChange
 from modelyard.gateway.jobs import FailureReason, Job, State
 from support.job_desk import JobDesk, result
 
@@ -33,8 +34,9 @@ async def test_a_success_is_published_and_the_job_succeeds(desk: JobDesk) -> Non
     assert job.finish_time is not None
     assert job.lease_until is None
     payloads = [event.payload for event in await desk.history(job)]
-    assert payloads[-2:] == [
+    assert payloads[-3:] == [
         Document(Kind.EVALUATION, b"evaluation"),
+        AttemptEnd(EndCause.SUCCEEDED),
         StateChange(State.SUCCEEDED, State.PUBLISHING, model_version=VERSION),
     ]
     assert desk.publisher.artifacts == [result().artifact]

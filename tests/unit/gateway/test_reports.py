@@ -31,12 +31,12 @@ async def test_updates_become_events_in_order_and_show_on_the_job(desk: JobDesk)
     assert (job.state, job.progress, job.evaluation) == (State.EVALUATING, b"step 2", b"r2 0.5")
     assert job.start_time is not None
     history = await desk.history(job)
-    assert [event.sequence for event in history] == list(range(1, 10))
-    assert [event.payload for event in history[2:]] == [
+    assert [event.sequence for event in history] == list(range(1, 11))
+    assert [event.payload for event in history[3:]] == [
         StateChange(State.PREPARING, State.LEASED), LogLine("reading"), StateChange(State.RUNNING, State.PREPARING),
         _progress(1), _progress(2), StateChange(State.EVALUATING, State.RUNNING), EVALUATION,
     ]  # fmt: skip
-    assert {event.attempt for event in history[2:]} == {1}
+    assert {event.attempt for event in history[3:]} == {1}
 
 
 async def test_a_report_renews_the_lease(desk: JobDesk) -> None:
@@ -64,7 +64,7 @@ async def test_a_report_that_overlaps_adds_what_is_new(desk: JobDesk) -> None:
     await desk.reports.report(job.id, 1, 2, [_progress(1), _progress(2), _progress(3)])
     history = await desk.history(job)
     assert [event.payload for event in history[-3:]] == [_progress(1), _progress(2), _progress(3)]
-    assert history[-1].sequence == len(history) == 6
+    assert history[-1].sequence == len(history) == 7
 
 
 @pytest.mark.parametrize("first_update", [-1, 0, 3])
@@ -129,7 +129,7 @@ async def test_a_worker_of_a_cancelled_job_is_told_and_its_last_words_are_kept(d
 async def test_a_state_said_twice_is_one_event(desk: JobDesk) -> None:
     job = await desk.claimed()
     await desk.reports.report(job.id, 1, 1, [State.RUNNING, State.RUNNING])
-    assert (await desk.get(job)).last_sequence == 3
+    assert (await desk.get(job)).last_sequence == 4
 
 
 async def test_the_first_step_keeps_its_time_when_the_job_is_tried_again(desk: JobDesk) -> None:
