@@ -71,12 +71,17 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
             name=name, attempt=attempt, dataset_digest=dataset_digest, state=TrainingJob.STATE_LEASED,
             checkpoint=checkpoint,
         )  # fmt: skip
+        return self.offer(job, Dataset(name="datasets/test", digest=dataset_digest, format=Dataset.FORMAT_CSV))
+
+    def offer(self, job: TrainingJob, dataset: Dataset) -> str:
+        """Makes this job claimable once; answers its name."""
+        name = job.name
         self.finished.pop(name, None)
         self._received.pop(name, None)
         self._claimable[name] = pb.ClaimTrainingJobResponse(
             claimed=True,
             training_job=job,
-            dataset=Dataset(name="datasets/test", digest=dataset_digest, format=Dataset.FORMAT_CSV),
+            dataset=dataset,
             lease_duration=_duration(self.lease_s),
             report_interval=_duration(self.report_interval_s),
         )

@@ -65,6 +65,8 @@ class Layout:
 WITH_METRICS = ("gateway", "registry", "inference")
 """Programs that serve metrics."""
 
+_WORKER_GRACE_S = 60.0  # a training saves and uploads a checkpoint first
+
 
 def local_programs(layout: Layout, *, open_predict: bool = False) -> list[Program]:
     """All programs in the order of starting; stopping goes backwards."""
@@ -122,7 +124,7 @@ def _worker(layout: Layout) -> Program:
         "MODELYARD_WORKER_READY_FILE": str(ready_file),
     }
     command = [sys.executable, "-m", "modelyard_workers"]
-    return Program("worker", command, lambda: _probe_ready_file(ready_file), environment)
+    return Program("worker", command, lambda: _probe_ready_file(ready_file), environment, stop_grace_s=_WORKER_GRACE_S)
 
 
 def _probe_ready_file(path: Path) -> str:
