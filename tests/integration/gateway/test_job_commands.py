@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from click.testing import Result
 
 from modelyard.cli.output import Exit
 from modelyard.gateway.application import Gateway, open_gateway
+from modelyard.v1.training_job_pb2 import TrainingProgress
 from support.command import Command
 from support.gateway import GatewayClient, gateway_client, gateway_settings, update_of
 from support.grpc_server import serve
@@ -86,6 +88,40 @@ async def test_a_submitted_job_is_listed_and_explained(shell: Shell, tmp_path: P
     queues = (await shell("queues", "list")).stdout.splitlines()
     assert queues[1].split()[1] == "1"  # that one waits in the default queue
     assert "no worker has reported" in (await shell("workers", "list")).stderr
+
+
+async def test_a_job_is_paused_and_goes_on(shell: Shell, admin: GatewayClient) -> None:
+    name = (await admin.submit()).name
+    assert "is PAUSED" in (await shell("train", "pause", name)).stdout
+    watched = await shell("train", "watch", name)
+    assert watched.exit_code == Exit.PAUSED
+    assert f"modelyard train resume {name.rpartition('/')[2]}" in watched.stderr
+    assert "PAUSED" in (await shell("train", "explain", name)).stdout
+    assert "is QUEUED" in (await shell("train", "resume", name)).stdout
+    refused = await shell("train", "preempt", name)
+    assert refused.exit_code == Exit.CONFLICT
+    assert len(refused.stderr.splitlines()) == 1
+
+
+async def test_who_comes_late_sees_attempts_and_curve_and_the_newest_lines(shell: Shell, admin: GatewayClient) -> None:
+    name = (await admin.submit()).name
+    await admin.claim(name)
+    course = [
+        update_of(progress=TrainingProgress(epoch=epoch, max_epochs=400, step=epoch, training_loss=1 / epoch))
+        for epoch in range(1, 401)
+    ]
+    await admin.report(name, 1, 1, update_of(state="RUNNING"), *course, update_of(log_line="the newest line"))
+    attempts = (await shell("train", "attempts", name)).stdout.splitlines()
+    assert attempts[1].split()[:2] == ["1", "host/1"]
+    assert " runs" in attempts[1]
+    points = json.loads((await shell("train", "progress", name, "--points", "10", "--json")).stdout)
+    assert 5 <= len(points) <= 10
+    assert points[-1]["progress"]["epoch"] == 400
+    await admin.cancel(name)
+    await admin.finish(name, 1, cancelled={})
+    watched = (await shell("train", "watch", name)).stderr
+    assert "earlier events are not shown" in watched
+    assert watched.count("the newest line") == 1
 
 
 async def test_a_gateway_that_restarts_costs_a_watcher_nothing(
