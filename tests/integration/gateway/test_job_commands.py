@@ -14,6 +14,7 @@ import structlog.testing
 from click.testing import Result
 
 from modelyard.cli.output import Exit
+from modelyard.cli.watching import TAIL
 from modelyard.gateway.application import Gateway, open_gateway
 from modelyard.v1.training_job_pb2 import TrainingProgress
 from support.command import Command
@@ -110,7 +111,8 @@ async def test_who_comes_late_sees_attempts_and_curve_and_the_newest_lines(shell
         update_of(progress=TrainingProgress(epoch=epoch, max_epochs=400, step=epoch, training_loss=1 / epoch))
         for epoch in range(1, 401)
     ]
-    await admin.report(name, 1, 1, update_of(state="RUNNING"), *course, update_of(log_line="the newest line"))
+    old = [update_of(log_line="an old line")] * 400
+    await admin.report(name, 1, 1, update_of(state="RUNNING"), *course, *old, update_of(log_line="the newest line"))
     attempts = (await shell("train", "attempts", name)).stdout.splitlines()
     assert attempts[1].split()[:2] == ["1", "host/1"]
     assert " runs" in attempts[1]
@@ -122,6 +124,7 @@ async def test_who_comes_late_sees_attempts_and_curve_and_the_newest_lines(shell
     watched = (await shell("train", "watch", name)).stderr
     assert "earlier events are not shown" in watched
     assert watched.count("the newest line") == 1
+    assert watched.count("an old line") < TAIL
 
 
 async def test_a_gateway_that_restarts_costs_a_watcher_nothing(
