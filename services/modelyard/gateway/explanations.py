@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
@@ -182,27 +183,22 @@ class Explanations:
             lines.append(Line(candidate, count, limit - held.by_tenant[tenant] if limit else None))
         room = self._queues.room(standing.queue, view.queue_running, len(view.workers))
         free = min(room, view.idle) if view.workers or view.running else 1  # with nobody there, the order is all
-        return Scene(lines, standing.tag, self._ends(view), free, view.usual_s or 1.0)
+        ends = [(max(0.0, self._remaining_s(row, view)), row.tenant) for row in view.running]
+        return Scene(lines, standing.tag, ends, free, math.inf if view.usual_s is None else view.usual_s)
 
-    def _ends(self, view: _View) -> list[tuple[float, str]]:
-        return [(max(0.0, self._remaining_s(row, view) or 0.0), row.tenant) for row in view.running]
-
-    def _remaining_s(self, row: _Running, view: _View) -> float | None:
+    def _remaining_s(self, row: _Running, view: _View) -> float:
         """How long a running job will need still: what its trainer says, or else what jobs usually need."""
         said = self._remaining(row.progress) if row.progress is not None else None
         if said is not None:
             return said - (view.now - row.update_time) / 1e6
         if view.usual_s is None:
-            return None
+            return math.inf  # nobody can tell
         elapsed = (view.now - row.claim_time) / 1e6 if row.claim_time is not None else 0.0
         return max(view.usual_s - elapsed, view.usual_s * _OVERDUE_PART)
 
     def _start_time(self, view: _View, outlook: Outlook) -> int | None:
-        if outlook.starts_in_s is None or not view.workers:
+        if outlook.starts_in_s is None or math.isinf(outlook.starts_in_s) or not view.workers:
             return None
-        is_known = view.usual_s is not None or not outlook.starts_in_s
-        if not is_known and (outlook.ahead or any(self._remaining_s(row, view) is None for row in view.running)):
-            return None  # it depends on how long jobs take, and no job of this queue has ended yet
         return view.now + max(round(outlook.starts_in_s * 1e6), view.retry_in_us)
 
     def _reasons(self, view: _View, outlook: Outlook) -> list[Reason]:

@@ -40,7 +40,7 @@ class Scene:
     free: int
     """Jobs that may start at once: idle workers, but not more than the queue has room for."""
     duration_s: float
-    """How long a job that starts will take."""
+    """How long a job that starts will take; infinite if nobody can tell, and then the order is all that is foreseen."""
 
 
 @dataclass(frozen=True, slots=True)
