@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import alembic.command
@@ -37,6 +37,9 @@ class Database:
         """`url`: `sqlite+aiosqlite:////path` or `postgresql+asyncpg://user:password@host/name`."""
         self.engine: AsyncEngine = create_async_engine(url, **_engine_options(url))
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        # SQLite has one writer at a time, and those that find the file locked sleep longer and longer before they look
+        # again. Writers of one process wait for one another here instead, in order and not a moment too long.
+        self._writer: AbstractAsyncContextManager[Any] = asyncio.Lock() if self.is_sqlite else nullcontext()
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _on_sqlite_connect)
 
@@ -56,7 +59,7 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that writes: committed at the end, rolled back if anything is raised."""
-        async with self.engine.connect() as connection:
+        async with self._writer, self.engine.connect() as connection:
             if self.is_sqlite:
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
