@@ -30,7 +30,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_jobs_survive_a_short_storm(tmp_path: Path) -> None:
-    process = start(tmp_path, "--seed", "7", "--jobs", "4", "--minutes", "0.5", "--no-outage")
+    process = start(tmp_path, "--seed", "7", "--jobs", "3", "--minutes", "0.4", "--no-outage")
     said, _ = process.communicate(timeout=540)
     print(said)  # pytest shows it beside a failure
     assert process.returncode == 0
