@@ -126,13 +126,10 @@ async def check_waiting(connection: AsyncConnection, tenant: str, defaults: Boun
 
     Of submissions in one tenant that come at the same time, each sees those before it.
     """
-    row = (await connection.execute(_WAITING_BOUND, {"of_tenant": tenant})).one_or_none()
-    limit = defaults.overlaid(None, None, row.max_waiting_jobs if row else None).max_waiting_jobs
-    if not limit:
-        return
     await serialise(connection, _lock_key(tenant))
-    waiting = (await connection.execute(_COUNT_WAITING, {"of_tenant": tenant})).scalar_one()
-    if waiting >= limit:
+    waiting, own_limit = (await connection.execute(_WAITING, {"of_tenant": tenant})).one()
+    limit = defaults.overlaid(None, None, own_limit).max_waiting_jobs
+    if limit and waiting >= limit:
         raise ResourceExhausted(
             f"the tenant {tenant} has {waiting} jobs waiting and may have {limit}; submit again when some have started",
             retry_after=_RETRY_AFTER_S,
@@ -203,6 +200,9 @@ _COUNT_WAITING = (
     .select_from(jobs)
     .where(jobs.c.tenant == bindparam("of_tenant"), jobs.c.queued_time.is_not(None))
 )
-_WAITING_BOUND = select(tables.tenants.c.max_waiting_jobs).where(tables.tenants.c.id == bindparam("of_tenant"))
+_WAITING = select(
+    _COUNT_WAITING.scalar_subquery(),
+    select(tables.tenants.c.max_waiting_jobs).where(tables.tenants.c.id == bindparam("of_tenant")).scalar_subquery(),
+)
 _NAMES = _names()
 _ONE = _one()
