@@ -153,7 +153,7 @@ class JobDesk:
         self.bounds = bounds
         self.tenants = Tenants(database, bounds, on_doorbell=self.doorbells.append)
         self.workers = Workers(database, report_interval_s=10.0)
-        self.claims = Claims(self.ledger, self.leases, queues, bounds)
+        self.claims = Claims(self.ledger, self.leases, queues, bounds, self.workers)
         self.explanations = Explanations(self.ledger, self.workers, queues, bounds, remaining_s)
         self.expiry = Expiry(self.ledger)
         self.reports = Reports(self.ledger, lease_us=self.leases.duration_us)

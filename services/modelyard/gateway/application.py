@@ -28,6 +28,7 @@ from .finishing import Finishing
 from .leases import Leases
 from .ledger import Ledger
 from .metrics import JobMetrics
+from .nodes import NodePatience
 from .notices import Notices
 from .outbox import Bell, Outbox
 from .pausing import Pausing
@@ -69,7 +70,10 @@ class Gateway:
         self.defaults = Bounds(
             max_running_jobs=settings.tenant_max_running_jobs, max_waiting_jobs=settings.tenant_max_waiting_jobs
         )
-        self.workers = Workers(database, report_interval_s=settings.report_interval_s)
+        patience = NodePatience(
+            settings.node_faults, within_s=settings.node_exclusion_s, excluded_s=settings.node_exclusion_s
+        )
+        self.workers = Workers(database, report_interval_s=settings.report_interval_s, node_patience=patience)
         self._metrics = JobMetrics(database, self.queues, self.workers)
         self.ledger = Ledger(
             database,
@@ -149,7 +153,7 @@ class Gateway:
             Explanations(ledger, self.workers, self.queues, self.defaults, remaining_s),
         )
         worker = WorkerServicer(
-            Claims(ledger, self.leases, self.queues, self.defaults, on_claim=self._metrics.claimed),
+            Claims(ledger, self.leases, self.queues, self.defaults, self.workers, on_claim=self._metrics.claimed),
             Reports(ledger, lease_us=self.leases.duration_us),
             self.finishing,
             self.workers,

@@ -19,6 +19,8 @@ from .events import AttemptStart, Event, Payload, StateChange
 from .jobs import HELD, Job, State
 from .leases import Leases
 from .ledger import Ledger, selected, to_job
+from .nodes import Choice
+from .presence import Workers
 from .scheduling import Queues
 from .standings import Standing, read_standing, write_turn
 from .tables import job_definitions, jobs
@@ -85,6 +87,7 @@ class Claims:
         leases: Leases,
         queues: Queues,
         defaults: Bounds,
+        workers: Workers,
         *,
         on_claim: Callable[[Claim], None] = lambda _claim: None,
     ) -> None:
@@ -94,6 +97,7 @@ class Claims:
         self._leases = leases
         self._queues = queues
         self._defaults = defaults
+        self._workers = workers
         self._on_claim = on_claim
 
     async def claim(self, job_id: str, asker: Asker) -> Claim | None:
@@ -121,17 +125,30 @@ class Claims:
     async def _take(self, queue: str, asker: Asker) -> Claim | None:
         async with self._ledger.database.write() as connection:
             await serialise(connection, vacancies.CLAIMS_LOCK)
+            choice = await self._workers.choice(connection, queue, asker.node)
+            if choice.is_kept_away:
+                await vacancies.pass_on(connection, queue, is_idle_elsewhere=choice.is_idle_elsewhere)
+                return None
             while True:
-                standing = await read_standing(connection, queue, self._defaults)
+                standing = await read_standing(connection, queue, self._defaults, choice)
                 candidates = standing.candidates(self._queues)
                 chosen = turns.whose_turn(candidates, standing.tag)
                 if chosen is None:
-                    await _spend(connection, standing)
+                    await self._spend(connection, standing, choice)
                     return None
                 claim = await self._lease(connection, chosen.job_id, asker)
                 if claim is not None:  # else it was cancelled or paused at the same moment
                     await write_turn(connection, standing, chosen, candidates)
                     return claim
+
+    async def _spend(self, connection: AsyncConnection, standing: Standing, choice: Choice) -> None:
+        """The doorbell is gone. If it is only too early for a job, or the wrong node, somebody must ring again."""
+        if standing.is_anybody_ready:
+            await vacancies.spend(connection, standing.queue)
+        elif not standing.waiting:
+            await vacancies.forget(connection, standing.queue)
+        elif (await read_standing(connection, standing.queue, self._defaults)).is_anybody_ready:
+            await vacancies.pass_on(connection, standing.queue, is_idle_elsewhere=choice.is_idle_elsewhere)
 
     async def _lease(self, connection: AsyncConnection, job_id: str, asker: Asker) -> Claim | None:
         """Raises the attempt and leases the job if it still waits."""
@@ -160,11 +177,3 @@ async def _tell(connection: AsyncConnection, job: Job) -> None:
         job.id,
         [Event(first + i, job.update_time, job.attempt, payload) for i, payload in enumerate(payloads)],
     )
-
-
-async def _spend(connection: AsyncConnection, standing: Standing) -> None:
-    """The doorbell is gone. If it is only too early for a job, somebody must ring again later."""
-    if standing.is_anybody_ready:
-        await vacancies.spend(connection, standing.queue)
-    elif not standing.waiting:
-        await vacancies.forget(connection, standing.queue)

@@ -101,6 +101,18 @@ class _View:
         return sum(worker.presence.state is WorkerState.IDLE for worker in self.workers)
 
     @property
+    def idle_excluded(self) -> int:
+        """Of these, those on nodes that keep failing."""
+        return sum(
+            worker.presence.state is WorkerState.IDLE and worker.excluded_until is not None for worker in self.workers
+        )
+
+    @property
+    def excluded(self) -> int:
+        """Workers on nodes that keep failing."""
+        return sum(worker.excluded_until is not None for worker in self.workers)
+
+    @property
     def tenant_running(self) -> int:
         """Jobs of its tenant that run, in all queues."""
         return self.standing.held.by_tenant[self.job.tenant]
@@ -221,6 +233,8 @@ class Explanations:
         if outlook.ahead and outlook.starts_in_s != 0:
             own = f", {outlook.tenant_ahead} of them of its own tenant"
             found.append(Reason(Kind.JOBS_AHEAD, f"{outlook.ahead} jobs go before it{own}"))
+        if view.idle and view.idle == view.idle_excluded and len(view.workers) > view.excluded:
+            found.append(Reason(Kind.NODES_EXCLUDED, f"the {view.idle} idle workers are on nodes that keep failing"))
         if view.workers and not view.idle:
             found.append(
                 Reason(Kind.WORKERS_BUSY, f"all {len(view.workers)} workers of the queue {job.queue} are busy")

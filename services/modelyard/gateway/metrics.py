@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, text
 
 from modelyard.core.database import Database, now_us
 from modelyard.core.metrics import Histogram
@@ -30,8 +30,8 @@ from .tables import jobs
 WAIT_BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 _MICROSECONDS = 10**6
 
-# Indexes cover both conditions: a gateway with a million finished jobs answers as fast as a new one.
-_UNFINISHED = or_(jobs.c.rung_time.is_not(None), jobs.c.lease_until.is_not(None))
+# Indexes cover all three conditions: a gateway with a million finished jobs answers as fast as a new one.
+_UNFINISHED = or_(jobs.c.rung_time.is_not(None), jobs.c.lease_until.is_not(None), text("jobs.state = 'PAUSED'"))
 _BY_STATE = (
     select(jobs.c.state, func.count(), now_us() - func.min(jobs.c.update_time))
     .where(_UNFINISHED)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import Database, now_us
 
+from .nodes import Choice, Neighbour, NodePatience, excluded_until
 from .tables import jobs, workers
 
 MAX_QUEUES = 50
@@ -50,6 +51,8 @@ class Worker:
     report_time: int
     tenant: str = ""
     """The tenant of the job that it has; empty if it has none that is known."""
+    excluded_until: int | None = None
+    """Until when its node gets no jobs since it kept failing; None if it gets them."""
 
     def serves(self, queue: str) -> bool:
         """Whether it takes jobs of this queue."""
@@ -75,8 +78,12 @@ _FORGET = delete(workers).where(~_LATELY)
 class Workers:
     """Hears workers and shows them."""
 
-    def __init__(self, database: Database, *, report_interval_s: float) -> None:
+    def __init__(
+        self, database: Database, *, report_interval_s: float, node_patience: NodePatience | None = None
+    ) -> None:
+        """`node_patience`: what a node may do before it gets no jobs for a while."""
         self._database = database
+        self._node_patience = node_patience or NodePatience()
         self.report_interval_s = report_interval_s
         self._patience = {"patience_us": round(_PATIENCE * report_interval_s * 1e6)}
 
@@ -99,7 +106,23 @@ class Workers:
 
     async def read(self, connection: AsyncConnection) -> list[Worker]:
         """The same, with all jobs, in a transaction of the caller's."""
-        return [_to_worker(row) for row in await connection.execute(_LIST, self._patience)]
+        excluded = await excluded_until(connection, self._node_patience)
+        rows = await connection.execute(_LIST, self._patience)
+        return [_to_worker(row, excluded.get(row.node)) for row in rows]
+
+    async def choice(self, connection: AsyncConnection, queue: str, node: str) -> Choice:
+        """The node that asks for a job of the queue, and who else could take one."""
+        excluded = await excluded_until(connection, self._node_patience)
+        workers = [_to_worker(row, excluded.get(row.node)) for row in await connection.execute(_LIST, self._patience)]
+        return Choice(
+            node,
+            is_excluded=node in excluded,
+            neighbours=[
+                Neighbour(worker.presence.node, worker.presence.state is WorkerState.IDLE)
+                for worker in workers
+                if worker.serves(queue) and worker.presence.node != node and worker.excluded_until is None
+            ],
+        )
 
     async def forget(self) -> None:
         """Deletes those that are silent."""
@@ -110,9 +133,9 @@ class Workers:
             await connection.execute(_FORGET, self._patience)
 
 
-def _to_worker(row: Row[Any]) -> Worker:
+def _to_worker(row: Row[Any], excluded_until: int | None) -> Worker:
     presence = Presence(row.name, row.node, tuple(row.queues), WorkerState(row.state), row.job_id, row.hardware)
-    return Worker(presence, row.start_time, row.report_time, row.tenant or "")
+    return Worker(presence, row.start_time, row.report_time, row.tenant or "", excluded_until)
 
 
 def _without_job(worker: Worker) -> Worker:

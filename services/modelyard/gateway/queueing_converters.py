@@ -125,6 +125,7 @@ def to_worker(worker: Worker) -> training_service_pb2.Worker:
         hardware=said.hardware,
         start_time=to_timestamp(worker.start_time),
         report_time=to_timestamp(worker.report_time),
+        excluded_until=None if worker.excluded_until is None else to_timestamp(worker.excluded_until),
     )
 
 

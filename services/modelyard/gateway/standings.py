@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BindParameter, Select, String, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import BindParameter, Select, String, and_, bindparam, func, insert, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import now_us
 
+from .nodes import ANYWHERE, Choice, is_better_elsewhere
 from .scheduling import Queues
 from .tables import jobs, queue_turns, tenants
 from .tenants import Bounds
@@ -79,9 +80,12 @@ class Standing:
         return any(waiting.head is not None for waiting in self.waiting.values())
 
 
-async def read_standing(connection: AsyncConnection, queue: str, defaults: Bounds) -> Standing:
-    """The queue as this transaction sees it. `defaults` are for tenants without bounds of their own."""
-    rows = (await connection.execute(_STANDING, {"of_queue": queue})).all()
+async def read_standing(
+    connection: AsyncConnection, queue: str, defaults: Bounds, choice: Choice = ANYWHERE
+) -> Standing:
+    """The queue as this transaction sees it, without the jobs that are better off on another node than `choice`'s.
+    `defaults` are for tenants without bounds of their own."""
+    rows = (await connection.execute(_STANDING, {"of_queue": queue, **choice.parameters})).all()
     waiting = {
         row.tenant: Waiting(defaults.overlaid(row.weight, row.max_running_jobs, None), row.tag or 0.0, row.head)
         for row in rows
@@ -146,7 +150,7 @@ def _standing() -> Select[Any]:
     found = found.union_all(select(following).where(found.c.tenant.is_not(None)))
     head = (
         select(jobs.c.id)
-        .where(jobs.c.queue == _QUEUE, jobs.c.tenant == found.c.tenant, READY)
+        .where(jobs.c.queue == _QUEUE, jobs.c.tenant == found.c.tenant, READY, not_(is_better_elsewhere()))
         .order_by(jobs.c.precedence, jobs.c.place_time, jobs.c.id)
         .limit(1)
         .correlate(found)

@@ -126,6 +126,7 @@ jobs = Table(
     _partial("ix_jobs_waiting", "tenant", "queue", where="queued_time IS NOT NULL"),
     _partial("ix_jobs_held", "queue", "tenant", where="lease_until IS NOT NULL"),
     _partial("ix_jobs_expiring", "expire_time", where="expire_time IS NOT NULL"),
+    _partial("ix_jobs_paused", "update_time", where="state = 'PAUSED'"),
     _partial("ix_jobs_succeeded", "queue", "finish_time", where="state = 'SUCCEEDED'"),
 )
 
@@ -181,6 +182,7 @@ job_attempts = Table(
     # The step of the checkpoint that the attempt went on from.
     Column("resumed_step", BigInteger, nullable=False),
     Index(None, "node", "end_time"),
+    Index(None, "end_cause", "end_time"),
     sqlite_with_rowid=False,
 )
 

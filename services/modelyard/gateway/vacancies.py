@@ -11,7 +11,7 @@ from __future__ import annotations
 from sqlalchemy import bindparam, exists, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modelyard.core.database import serialise
+from modelyard.core.database import now_us, serialise
 
 from . import doorbells
 from .doorbells import Doorbell
@@ -36,6 +36,8 @@ _TAKE_ONE = (
     .returning(_queue)
 )
 _FORGET = update(spent_doorbells).where(_queue == bindparam("of_queue"), _spent > 0).values(count=0)
+_PASS_ON_US = 1_000_000
+_SOON = select(now_us() + _PASS_ON_US)
 _WAITING = select(jobs.c.id).where(jobs.c.queue == bindparam("of_queue"), jobs.c.queued_time.is_not(None)).limit(1)
 
 
@@ -43,6 +45,19 @@ async def spend(connection: AsyncConnection, queue: str) -> None:
     """Counts a doorbell that has started nothing. Only for claims, which exclude one another."""
     if not (await connection.execute(_SPEND, {"of_queue": queue})).rowcount:
         await connection.execute(_FIRST, {"of_queue": queue})
+
+
+async def pass_on(connection: AsyncConnection, queue: str, *, is_idle_elsewhere: bool) -> None:
+    """The doorbell was for a worker on another node than the one that came: it rings again in a moment if such a worker
+    is idle, and otherwise when one lets a job go."""
+    job_id = (await connection.execute(_WAITING, {"of_queue": queue})).scalar_one_or_none()
+    if job_id is None:
+        return
+    if is_idle_elsewhere:
+        soon = (await connection.execute(_SOON)).scalar_one()
+        await doorbells.write_for_later(connection, job_id, queue, soon)
+    else:
+        await spend(connection, queue)
 
 
 async def ring_for(connection: AsyncConnection, released: Job) -> list[Doorbell]:
