@@ -48,6 +48,7 @@ def gateway_settings(identity: Identity, folder: Path, **options: Any) -> Gatewa
         "registry_address": f"unix:{folder}/no-registry.sock",
         "outbox_interval_s": 0.05,
         "reap_interval_s": 0.05,
+        "checkpoint_removal_interval_s": 0.05,
         "watch_interval_s": 0.02,
     }
     return GatewaySettings(**defaults | options)
