@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from modelyard.client import Client
 from modelyard.v1.dataset_pb2 import Dataset
 from modelyard.v1.tensor_pb2 import DataType
 
-from .output import JsonFlag, err, errors_explained, given_id, last_part, out, print_json, print_table, size, when
+from .output import JsonFlag, errors_explained, given_id, last_part, out, print_json, print_table, size, when
+from .uploading import upload_bar
 
 app = typer.Typer(help="Tables to train on.", no_args_is_help=True)
 
@@ -25,14 +25,8 @@ def upload(
 ) -> None:
     """Upload a file as a dataset. A broken upload goes on where it broke when the command is repeated."""
     with errors_explained(), Client() as client:
-        columns = (TextColumn("uploading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, console=err, transient=True) as progress:
-            task = progress.add_task("uploading", total=file.stat().st_size)
-            created = client.datasets.upload(
-                file,
-                dataset=dataset,
-                on_progress=lambda sent, total: progress.update(task, completed=sent, total=total),
-            )
+        with upload_bar(file) as on_progress:
+            created = client.datasets.upload(file, dataset=dataset, on_progress=on_progress)
         if as_json:
             print_json(created)
         else:

@@ -16,6 +16,7 @@ from . import (
     models,
     predictions,
     promotion,
+    publication,
     queues,
     tenants,
     tokens,
@@ -36,6 +37,7 @@ training.app.command("list")(job_tables.list_jobs)
 training.app.command("explain")(job_tables.explain)
 training.app.command("attempts")(job_tables.attempts)
 training.app.command("progress")(job_tables.progress)
+models.app.command("publish")(publication.publish)
 models.app.command("promote")(promotion.promote)
 models.app.command("pods")(promotion.pods)
 models.app.command("traffic")(traffic.traffic)

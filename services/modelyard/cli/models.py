@@ -127,8 +127,7 @@ def _by_signature(versions: list[ModelVersion]) -> dict[str, str]:
     """The numbers of the versions that take and give the same tensors, in the order in which they come."""
     found: dict[str, list[str]] = {}
     for version in versions:
-        signature = f"{_tensors(version.inputs)} → {_tensors(version.outputs)}"
-        found.setdefault(signature, []).append(str(version.version))
+        found.setdefault(signature_text(version), []).append(str(version.version))
     return {signature: ", ".join(numbers) for signature, numbers in found.items()}
 
 
@@ -143,6 +142,11 @@ def _version_row(version: ModelVersion, aliases: list[str]) -> list[str | Text]:
         last_part(version.training_job),
         when(version.create_time),
     ]
+
+
+def signature_text(version: ModelVersion) -> str:
+    """The tensors that the version takes and gives, in words."""
+    return f"{_tensors(version.inputs)} → {_tensors(version.outputs)}"
 
 
 def _tensors(specs: object) -> str:

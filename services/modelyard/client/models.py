@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -12,13 +13,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from modelyard.v1 import model_pb2 as model_pb
 from modelyard.v1 import model_service_pb2 as pb
 from modelyard.v1 import pod_pb2, pod_service_pb2
+from modelyard.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from modelyard.v1.model_service_pb2_grpc import ModelServiceStub
 from modelyard.v1.pod_service_pb2_grpc import PodServiceStub
 
 from .connection import DEFAULT_TIMEOUT_S, Connection, RemoteError, is_break, pages, translated
 from .durations import to_duration
+from .publication import check_publication, publication, upload_version
 
 _RECONNECT_PAUSE_S = 0.3
+_INSPECTION_TIMEOUT_S = 600.0
 
 
 class ModelsClient:
@@ -27,6 +31,7 @@ class ModelsClient:
     def __init__(self, connection: Connection) -> None:
         self._stub = ModelServiceStub(connection.channel)
         self._pods = PodServiceStub(connection.channel)
+        self._artifacts = ArtifactServiceStub(connection.channel)
 
     def get(self, model: str) -> model_pb.Model:
         """One model."""
@@ -58,6 +63,36 @@ class ModelsClient:
         )
         with translated():
             return self._stub.UpdateModel(request, timeout=DEFAULT_TIMEOUT_S)
+
+    def publish(
+        self,
+        model: str,
+        path: Path | str,
+        *,
+        external_data: Path | str | None = None,
+        alias: str = "live",
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> model_pb.ModelVersion:
+        """Uploads an ONNX file from anywhere and makes it the model's next version; the model is made if it is missing.
+
+        `external_data`: the file with its weights, under the name by which the graph points to it. `alias` moves to
+        the version; empty: none does. `on_progress` hears (bytes sent, bytes in all). A broken upload goes on where it
+        broke when it is called again.
+
+        The same content to the same model, alias and labels again answers the version that is there, and moves no
+        alias; with a `request_id` only a call with the same one does, and an empty one makes a new version every time.
+
+        Raises InvalidFields or RemoteError (INVALID_ARGUMENT with the reason, if the graph must not be served), and
+        OSError if a file cannot be read.
+        """
+        external = None if external_data is None else Path(external_data)
+        check_publication(model, external, alias, request_id)
+        version = upload_version(self._artifacts, Path(path), external, on_progress)
+        request = publication(model, version, alias, labels or {}, request_id)
+        with translated():
+            return self._stub.CreateModelVersion(request, timeout=_INSPECTION_TIMEOUT_S)
 
     def version(self, model: str, version: int | str) -> model_pb.ModelVersion:
         """One version by number or alias."""

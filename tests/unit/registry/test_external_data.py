@@ -55,8 +55,8 @@ def test_what_points_elsewhere_or_beyond_is_refused(entries: dict[str, str], rea
     assert reason in raised.value.message
 
 
-def test_without_a_named_file_a_model_is_one_file(tmp_path: Path) -> None:
-    with pytest.raises(MalformedContent, match="a model is one file"):
+def test_weights_in_a_file_that_nobody_named_are_refused_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(MalformedContent, match=f"in another file, '{LOCATION}'; .* names as its external data"):
         read(tmp_path, external()[0], None)
 
 
@@ -76,5 +76,5 @@ def test_constants_of_nodes_and_subgraphs_stay_in_the_graph(tmp_path: Path) -> N
     constant = helper.make_tensor("", TensorProto.FLOAT, [4], [1] * 4)
     place(constant, {"location": LOCATION})
     model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], value=constant))
-    with pytest.raises(MalformedContent, match="a model is one file"):
+    with pytest.raises(MalformedContent, match="only be an initializer of the main graph"):
         read(tmp_path, model.SerializeToString())

@@ -104,11 +104,19 @@ def _check_sparse(sparse: SparseTensorProto) -> None:
     _check_tensor(sparse.indices)
 
 
+def _location(tensor: TensorProto) -> str:
+    """Where the tensor says that its bytes are."""
+    return next((quoted(entry.value) for entry in tensor.external_data if entry.key == "location"), "which has no name")
+
+
 def _check_tensor(tensor: TensorProto) -> None:
     """Its bytes must be in the file, and as many as its shape says."""
     name = quoted(tensor.name)
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        raise MalformedContent(f"the tensor {name} is in another file; a model is one file")
+        raise MalformedContent(
+            f"the tensor {name} is in another file, {_location(tensor)}; that may only be an initializer of the main "
+            "graph, in the one file that the version names as its external data"
+        )
     if any(size < 0 for size in tensor.dims):
         raise MalformedContent(f"the tensor {name} has a negative dimension: {list(tensor.dims)}")
     bits = ELEMENT_BITS.get(tensor.data_type)
