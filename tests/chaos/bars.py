@@ -25,6 +25,8 @@ from .workload import RECIPES, TENANTS, PlannedJob, spec_of
 
 _ENDLESS_EPOCHS = 1_000_000
 _LONG_S = 600.0
+_BEFORE_A_BLOW_S = 75.0
+"""Of training: by then there is a checkpoint, one a minute by default."""
 
 Tell = Callable[[str], None]
 
@@ -96,13 +98,16 @@ def bench(folder: Path, tell: Tell, *, mounts: bool, postgres: bool) -> Iterator
 def measure_kills(bench: Bench, rounds: int) -> list[Bar]:
     """From SIGKILL to training again, of a worker and of a trainer; and how far a cancel is from being heard."""
     worker_bar, trainer_bar = Bar("worker killed → training again elsewhere"), Bar("trainer killed → training again")
-    job = bench.submit(_ENDLESS_EPOCHS)
+    cancel_bar = Bar("cancel → the trainer has stopped")
     for _ in range(rounds):
-        _until_trained_for(job, 12.0)
-        _killed(bench, job, trainer_bar, _kill_trainer)
-        _until_trained_for(job, 12.0)
-        _killed(bench, job, worker_bar, _kill_worker)
-    return [worker_bar, trainer_bar, _cancelled(bench, job)]
+        for bar, kill in ((trainer_bar, _kill_trainer), (worker_bar, _kill_worker)):
+            # A new job each time: one that was lost before waits a little before it is tried again.
+            job = bench.submit(_ENDLESS_EPOCHS)
+            _until_trained_for(job, _BEFORE_A_BLOW_S)
+            _killed(bench, job, bar, kill)
+            _until_trained_for(job, 5.0)
+            _cancelled(bench, job, cancel_bar)
+    return [worker_bar, trainer_bar, cancel_bar]
 
 
 def _killed(bench: Bench, job: SubmittedJob, bar: Bar, kill: Callable[[StagedWorker, psutil.Process], None]) -> None:
@@ -125,12 +130,10 @@ def _kill_trainer(_worker: StagedWorker, trainer: psutil.Process) -> None:
     trainer.kill()
 
 
-def _cancelled(bench: Bench, job: SubmittedJob) -> Bar:
-    bar = Bar("cancel → the trainer has stopped")
-    _until_trained_for(job, 12.0)
+def _cancelled(bench: Bench, job: SubmittedJob, bar: Bar) -> None:
     _, trainer = bench.trainer_of(job)
     began = time.monotonic()
-    bar.notes.append(f"answered {bench.callers.cancel(job)}")
+    answered = bench.callers.cancel(job)
     while trainer.is_running() and is_alive(trainer.pid):
         assert time.monotonic() - began < _LONG_S, "the trainer has not heard"
         time.sleep(0.05)
@@ -138,8 +141,8 @@ def _cancelled(bench: Bench, job: SubmittedJob) -> Bar:
     _wait_for(job, lambda event: _enters(event, State.CANCELLED), _LONG_S)
     asked = next(i for i, event in enumerate(job.events) if _enters(event, State.CANCELLING))
     saved = [event.checkpoint.step for event in job.events[asked:] if event.HasField("checkpoint")]
-    bar.notes.append(f"checkpoint saved after the cancel: {f'step {saved[-1]}' if saved else 'none'}")
-    return bar
+    bar.notes.append(f"checkpoint saved after it: {f'step {saved[-1]}' if saved else 'none'}")
+    bench.tell(f"{bar.name}: {answered}, {bar.seconds[-1]:.1f} s; {bar.notes[-1]}")
 
 
 def measure_outage(bench: Bench, minutes: float) -> Bar:
