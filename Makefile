@@ -53,8 +53,10 @@ soak: setup ## 1,000 promotions under load: no request fails, memory stays (abou
 SEED ?=
 JOBS ?= 200
 MINUTES ?= 60
+# Seconds between two faults, in the mean: the slower the machine, the more it needs.
+PAUSE ?= 3
 chaos: setup ## Break a real cluster at random while 200 jobs run: nothing is lost, nothing doubled (up to an hour)
-	PYTHONPATH=tests $(BIN)/python -m chaos run $(if $(SEED),--seed $(SEED)) --jobs $(JOBS) --minutes $(MINUTES)
+	PYTHONPATH=tests $(BIN)/python -m chaos run $(if $(SEED),--seed $(SEED)) --jobs $(JOBS) --minutes $(MINUTES) --pause $(PAUSE)
 
 check: setup lint types contracts check-protos ## All checks, no tests
 

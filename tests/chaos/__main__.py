@@ -27,6 +27,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Repeats a run. Default: a new one.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
     minutes: Annotated[float, typer.Option(min=0.1, help="Nothing new is begun after that.")] = 60.0,
+    pause: Annotated[float, typer.Option(min=0.3, help="Seconds between two faults, in the mean.")] = 3.0,
     workers: Annotated[int, typer.Option(min=2, help="Worker programs.")] = 2,
     postgres: Annotated[bool, typer.Option(help="PostgreSQL and two gateways; without: SQLite and one.")] = True,
     pod: Annotated[bool, typer.Option(help="An inference pod too.")] = False,
@@ -38,7 +39,8 @@ def run(
     options = StageOptions(SHORT, postgres=postgres, workers=workers, pod=pod, mounts=own_mounts())
     seed = seed if seed is not None else random.SystemRandom().randrange(10_000)
     tell(f"seed {seed}")
-    result = run_chaos(ChaosPlan(seed, jobs, minutes, options, outage=outage), _folder(folder), tell)
+    plan = ChaosPlan(seed, jobs, minutes, options, pause_s=pause, outage=outage)
+    result = run_chaos(plan, _folder(folder), tell)
     print(f"\n{report(result)}", flush=True)
     sys.exit(0 if result.survived else 1)
 

@@ -37,8 +37,8 @@ class ChaosPlan:
     minutes: float
     """No job is submitted and nothing is broken after that; what has been submitted is waited for."""
     stage: StageOptions
-    pause_s: tuple[float, float] = (1.0, 5.0)
-    """Between two faults."""
+    pause_s: float = 3.0
+    """Between two faults, in the mean."""
     outage: bool = True
     """Take all gateways away once."""
     calm_s: float = 600.0

@@ -20,10 +20,8 @@ _AT_ONCE = 2
 class Storm:
     """Breaks a stage until it is told to stop. Use it as a context manager: at the end everything is whole again."""
 
-    def __init__(
-        self, stage: Stage, callers: Callers, seed: int, *, pause_s: tuple[float, float], outage: bool
-    ) -> None:
-        """`pause_s`: between two blows, at least and at most. `outage`: take all gateways away once, first of all."""
+    def __init__(self, stage: Stage, callers: Callers, seed: int, *, pause_s: float, outage: bool) -> None:
+        """`pause_s`: between two blows, in the mean. `outage`: take all gateways away once, first of all."""
         self.strikes: list[Strike] = []
         self.failures: list[str] = []
         """What went wrong with the faults themselves."""
@@ -50,7 +48,7 @@ class Storm:
         free = threading.Semaphore(_AT_ONCE)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for fault in _endless(chance, self._scene.stage):
-                own_chance, pause_s = random.Random(chance.random()), chance.uniform(*self._pause_s)
+                own_chance, pause_s = random.Random(chance.random()), chance.uniform(0.3, 1.7) * self._pause_s
                 free.acquire()
                 if self._scene.closing.is_set():
                     return
