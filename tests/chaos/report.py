@@ -77,5 +77,6 @@ def _promises(result: ChaosResult) -> Iterator[str]:
 def _repeat(result: ChaosResult) -> Iterator[str]:
     plan = result.plan
     yield "SURVIVED" if result.survived else "NOT SURVIVED"
-    yield f"The same faults on the same jobs: make chaos SEED={plan.seed} JOBS={plan.jobs} MINUTES={plan.minutes:g} PAUSE={plan.pause_s:g}"
+    repeated = f"SEED={plan.seed} JOBS={plan.jobs} MINUTES={plan.minutes:g} PAUSE={plan.pause_s:g}"
+    yield f"The same faults on the same jobs: make chaos {repeated}"
     yield "(The seed decides what happens, after which pauses; what a fault finds depends on the machine's speed too.)"
