@@ -14,13 +14,15 @@ from typing import Any
 
 import alembic.command
 import alembic.config
-from sqlalchemy import BigInteger, Connection, event, text
+from sqlalchemy import BigInteger, Connection, event, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
+
+from . import sqlite_connection
 
 _BUSY_TIMEOUT_MS = 10_000
 _SWITCH_WAITS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -140,8 +142,8 @@ def _upgrade(connection: Connection, script_location: str) -> None:
 
 def _engine_options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
-        # Autocommit in the driver: transactions are begun by hand, see `read` and `write`.
-        return {"connect_args": {"isolation_level": None, "timeout": _BUSY_TIMEOUT_MS / 1000}}
+        path = make_url(url).database or ""
+        return {"async_creator": lambda: sqlite_connection.connect(path, timeout_s=_BUSY_TIMEOUT_MS / 1000)}
     return {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 10}
 
 
