@@ -28,6 +28,7 @@ from .finishing import Finishing
 from .leases import Leases
 from .ledger import Ledger
 from .metrics import JobMetrics
+from .model_health import ModelHealth
 from .nodes import NodePatience
 from .notices import Notices
 from .outbox import Bell, Outbox
@@ -130,7 +131,9 @@ class Gateway:
                 INFERENCE_SERVICE: settings.inference_addresses,
             },
         )
-        return (*(routine.run() for routine in routines), upstreams.run(), self._end_watches())
+        models = ModelHealth(settings.inference_addresses, on_change=self.health.wake)
+        self.health.refer_to(models)
+        return (*(routine.run() for routine in routines), upstreams.run(), models.run(), self._end_watches())
 
     def _ring(self, doorbell: Doorbell) -> None:
         self._outbox.add(doorbell)

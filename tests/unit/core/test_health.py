@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import grpc
 import grpc.aio
@@ -12,11 +12,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from modelyard.core.channels import aio_channel
-from modelyard.core.errors import RemoteError
+from modelyard.core.errors import RemoteError, Unavailable
 from modelyard.core.health import MOST_LISTED, NOT_SERVING, SERVICE_UNKNOWN, SERVING, Health
 from modelyard.core.serving import Service
 from support.grpc_server import serve
 from support.identity import Identity
+from support.waiting import eventually
 
 Request = health_pb2.HealthCheckRequest
 
@@ -69,6 +70,68 @@ async def test_after_the_drain_nothing_serves_any_more_whatever_is_said(identity
         await health.set("a.Service", serving=True)
         await health.forget("")
         assert [await check(stub, name) for name in ("", "a.Service")] == [NOT_SERVING, NOT_SERVING]
+
+
+class Others:
+    """What others say, and how many follow it."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, int] = {}
+        self.away = False
+        self.followers = 0
+
+    async def ask(self, name: str) -> int | None:
+        if self.away:
+            raise Unavailable("nobody can be asked")
+        return self.told(name)
+
+    def told(self, name: str) -> int | None:
+        return self.statuses.get(name)
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        self.followers += 1
+        try:
+            yield
+        finally:
+            self.followers -= 1
+
+
+async def test_others_are_asked_for_unknown_names_only_and_followed_while_somebody_watches(identity: Identity) -> None:
+    others = Others()
+    async with watched(identity) as (health, stub):
+        health.refer_to(others)
+        others.statuses = {"model": NOT_SERVING, "a.Service": NOT_SERVING}
+        assert [await check(stub, name) for name in ("model", "a.Service")] == [NOT_SERVING, SERVING]
+        watch, own = stub.Watch(Request(service="model")), stub.Watch(Request(service="a.Service"))
+        assert [(await watch.read()).status, (await own.read()).status] == [NOT_SERVING, SERVING]
+        assert others.followers == 1
+        others.statuses = {"model": SERVING}
+        health.wake()
+        assert (await watch.read()).status == SERVING
+        watch.cancel()
+        own.cancel()
+
+        async def left() -> bool:
+            return others.followers == 0
+
+        await eventually(left)
+
+
+async def test_a_watch_goes_on_when_nobody_can_be_asked(identity: Identity) -> None:
+    others = Others()
+    others.away = True
+    async with watched(identity) as (health, stub):
+        health.refer_to(others)
+        refused = await check(stub, "model")
+        assert isinstance(refused, RemoteError)
+        assert refused.code is grpc.StatusCode.UNAVAILABLE
+        watch = stub.Watch(Request(service="model"))
+        assert (await watch.read()).status == SERVICE_UNKNOWN
+        others.statuses = {"model": SERVING}
+        health.wake()
+        assert (await watch.read()).status == SERVING
+        watch.cancel()
 
 
 async def test_list_names_everything_up_to_a_limit(identity: Identity) -> None:
