@@ -58,6 +58,8 @@ class ModelHealth:
         """
         if not self._pods or re.fullmatch(ID, name) is None:
             return None
+        if any(pod.fresh and pod.serves(name) for pod in self._pods):
+            return SERVING
         looks = {asyncio.create_task(pod.look()): pod for pod in self._pods}
         waiting = set(looks)
         try:
@@ -118,13 +120,18 @@ class _Pod:
         self._fresh_until = 0.0
         self._asking: asyncio.Task[None] | None = None
 
+    @property
+    def fresh(self) -> bool:
+        """Whether it was asked just now."""
+        return asyncio.get_running_loop().time() < self._fresh_until
+
     def serves(self, name: str) -> bool:
         """Whether it said so when it was asked last."""
         return self.answers and self.statuses.get(name) == SERVING
 
     async def look(self) -> None:
         """Asks it, unless it was asked just now; many callers ask once."""
-        if self._asking is None and asyncio.get_running_loop().time() >= self._fresh_until:
+        if self._asking is None and not self.fresh:
             self._asking = asyncio.create_task(self._ask())
         if self._asking is not None:
             await asyncio.shield(self._asking)
