@@ -74,6 +74,13 @@ def test_that_of_another_training_is_refused(tmp_path: Path, written: bytes, ori
         read_checkpoint(path, origin)
 
 
+def test_jobs_that_train_the_same_have_files_of_their_own(tmp_path: Path) -> None:
+    for job in ("one", "other"):
+        write_checkpoint(tmp_path / job, Origin("spec", "data", job), CHECKPOINT)
+    assert (tmp_path / "one").read_bytes() != (tmp_path / "other").read_bytes()
+    read_checkpoint(tmp_path / "other", Origin("spec", "data", "one"))  # though either could go on from both
+
+
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_file, "FORMAT", 99)
     write_checkpoint(tmp_path / "c", ORIGIN, CHECKPOINT)

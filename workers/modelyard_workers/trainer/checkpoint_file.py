@@ -31,12 +31,15 @@ class CheckpointUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a checkpoint is of: two trainings that agree in this take the same steps."""
+    """What a checkpoint is of: two trainings that agree in spec and dataset take the same steps."""
 
     spec_digest: str
     """SHA-256 of the spec's canonical form, hexadecimal."""
     dataset_digest: str
     """SHA-256 of the dataset's content, hexadecimal."""
+    job: str = ""
+    """Whose training it is. Only so that the files of two jobs differ: a blob that both had would be removed with the one
+    that ends first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ def write_checkpoint(path: Path, origin: Origin, checkpoint: Checkpoint) -> int:
     document = json.dumps(
         {
             "format": FORMAT,
+            "job": origin.job,
             "spec_digest": origin.spec_digest,
             "dataset_digest": origin.dataset_digest,
             **checkpoint.document,

@@ -47,7 +47,8 @@ def run_job(assignment: Assignment, updates: UpdateStream, stop: StopRequest) ->
 
 def _produce(assignment: Assignment, updates: UpdateStream, stop: StopRequest) -> TrainedArtifact:
     dataset = assignment.dataset()
-    checked = check_spec(assignment.job().spec, dataset, "spec")
+    job = assignment.job()
+    checked = check_spec(job.spec, dataset, "spec")
     spec, plan = checked.spec, checked.plan
     table = read_table(assignment.dataset_file, dataset, checked)
     parts = split_rows(table, spec.split)
@@ -60,7 +61,7 @@ def _produce(assignment: Assignment, updates: UpdateStream, stop: StopRequest) -
 
     updates.state(TrainingJob.STATE_RUNNING)
     checkpoints = CheckpointPlan(
-        origin=Origin(checked.digest, dataset.digest),
+        origin=Origin(checked.digest, dataset.digest, job.name),
         resume_from=assignment.checkpoint_file,
         folder=assignment.checkpoints,
         interval_s=assignment.checkpoint_interval_s(),
