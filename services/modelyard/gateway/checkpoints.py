@@ -1,8 +1,8 @@
 """The checkpoints of jobs: what is known of each, and which of their blobs are still wanted.
 
 The newest two of a running job stay in the artifact store, so that a broken newest one costs little; `removal` sees to
-the others. Blobs go by their content. Our trainers' differ from job to job, another trainer's may not: whoever records or
-removes a blob holds its digest's lock, so that none is removed that somebody has just recorded.
+the others. Blobs go by their content. Our trainers' differ from job to job, another trainer's may not: whoever records
+or removes a blob holds its digest's lock, so that none is removed that somebody has just recorded.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ class Origin:
     dataset_digest: str
     """SHA-256 of the dataset's content, hexadecimal."""
     job: str = ""
-    """Whose training it is. Only so that the files of two jobs differ: a blob that both had would be removed with the one
-    that ends first."""
+    """Whose training it is. Only so that the files of two jobs differ: a blob that both had would be removed with the
+    one that ends first."""
 
 
 @dataclass(frozen=True, slots=True)
