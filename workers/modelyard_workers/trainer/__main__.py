@@ -8,11 +8,13 @@ of the next job, since importing torch takes seconds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import select
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 from modelyard.v1.training_job_pb2 import TrainingJob
 
@@ -68,5 +70,17 @@ def _await_folder() -> Path | None:
     return folder
 
 
+def _leave(code: int) -> NoReturn:
+    """Ends the process without taking the interpreter apart, which with torch in it costs a second of computing.
+
+    The parent waits for the end: a cancel, a pause and a result are told of that much sooner. Everything that must
+    outlive the trainer is on the disk or in the parent's pipes by now.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())
