@@ -1,13 +1,18 @@
 """What the platform costs a training: a job in a real trainer process, beside the same loop run bare in PyTorch.
 
-    .venv/bin/python benchmarks/trainer_loop.py [NETWORK …] [--seconds 3] [--rounds 7] [--interval 3]
+    .venv/bin/python benchmarks/trainer_loop.py [NETWORK …] [--seconds 1] [--rounds 15] [--interval 3]
 
 The job has everything that a job has: progress, stop checks, deterministic mode, and a checkpoint every `--interval`
 seconds (a worker's default is 60: this is the dearer case). Bare is the loop without any of it: the same network, data,
 batches, update rule and number of threads, validation once an epoch. `torch.optim`: that with PyTorch's own optimiser.
 
 They take turns, the trainer stopped (SIGSTOP) while the others run, so that a noisy machine harms all. Steps a second
-by the clock and by processor time are medians over the rounds; so are the ratios of the job to the others.
+are medians over the rounds, by the clock and by processor time; so are the first two ratios. The third is that of the
+best rounds by processor time. `again` is bare once more: its distance from 1 says how far the others are to be
+believed.
+
+`parts` depends less on neighbours: what the job does besides, measured piece by piece, as a share of its time. Where
+there is a GPU both train on it; then the ratios by processor time say little.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import psutil
@@ -42,13 +47,21 @@ from modelyard.v1 import training_spec_pb2 as pb
 from modelyard.v1.dataset_pb2 import Dataset
 from modelyard.v1.training_job_pb2 import TrainingJob
 from modelyard.v1.worker_service_pb2 import TrainingUpdate
+from modelyard_workers.trainer.assignment import CHECKPOINT_INTERVAL_S
+from modelyard_workers.trainer.checkpoint_file import Origin
+from modelyard_workers.trainer.early_stopping import BestEpoch
 from modelyard_workers.trainer.hardware import choose_threads
+from modelyard_workers.trainer.loop import ShuffledBatches, TrainingState
 from modelyard_workers.trainer.losses import LOSSES
 from modelyard_workers.trainer.networks import build_network
 from modelyard_workers.trainer.optimizers import build_optimizer
+from modelyard_workers.trainer.progress import INTERVAL_S, ProgressMeter
+from modelyard_workers.trainer.saving import CheckpointSaver
+from modelyard_workers.trainer.stopping import StopRequest
+from modelyard_workers.trainer.update_stream import UpdateStream
 
 ROWS, VALIDATION_ROWS, BATCH = 4096, 512, 32
-WARM_UP_S = 0.5
+WARM_UP_S = 0.25
 
 
 def _layers(*sizes: int) -> pb.Network:
@@ -169,18 +182,30 @@ def running_job(folder: Path) -> Iterator[Job]:
             process.kill()
 
 
+class Stepper(Protocol):
+    """An optimiser, ours or PyTorch's."""
+
+    def step(self) -> object:
+        """One update."""
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+
+
 class Bare:
     """The loop by itself."""
 
-    def __init__(self, checked: CheckedSpec, build: Callable[[nn.Module], object]) -> None:
+    def __init__(self, checked: CheckedSpec, build: Callable[[nn.Module], Stepper]) -> None:
         spec, plan = checked.spec, checked.plan
         torch.manual_seed(spec.seed)
-        self.network = build_network(plan)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = build_network(plan).to(self.device)
         self.optimizer = build(self.network)
         choose_threads(plan, BATCH)
         self.loss_of = LOSSES[spec.loss]
         self.rows, self.validation = (
-            (torch.randn(count, *plan.input_shape), torch.randn(count, 1)) for count in (ROWS, VALIDATION_ROWS)
+            (torch.randn(count, *plan.input_shape).to(self.device), torch.randn(count, 1).to(self.device))
+            for count in (ROWS, VALIDATION_ROWS)
         )
 
     def turn(self, seconds: float) -> Speed:
@@ -197,8 +222,8 @@ class Bare:
         steps, end = 0, time.perf_counter() + seconds
         while time.perf_counter() < end:
             network.train()
-            total = torch.zeros((), dtype=torch.float64)
-            for rows in torch.randperm(len(features)).split(BATCH):
+            total = torch.zeros((), dtype=torch.float64, device=self.device)
+            for rows in torch.randperm(len(features)).to(self.device).split(BATCH):
                 loss: Tensor = loss_of(network(features[rows]), targets[rows])
                 loss.backward()
                 optimizer.step()
@@ -215,10 +240,11 @@ def measure(name: str, options: argparse.Namespace) -> None:
     """Prints one network's figures."""
     with tempfile.TemporaryDirectory() as root:
         checked = make_job(Path(root), name, options.interval)
-        rate = checked.spec.optimizer.learning_rate
+        optimizer = checked.spec.optimizer
         bares = {
-            "bare": Bare(checked, lambda network: build_optimizer(checked.spec.optimizer, network.parameters())),
-            "torch.optim": Bare(checked, lambda network: torch.optim.Adam(network.parameters(), lr=rate, fused=True)),
+            "bare": Bare(checked, lambda network: build_optimizer(optimizer, network.parameters())),
+            "again": Bare(checked, lambda network: build_optimizer(optimizer, network.parameters())),
+            "torch.optim": Bare(checked, _adam_of_torch(optimizer.learning_rate)),
         }
         with running_job(Path(root)) as job:
             speeds: dict[str, list[Speed]] = {"job": [], **{kind: [] for kind in bares}}
@@ -228,28 +254,85 @@ def measure(name: str, options: argparse.Namespace) -> None:
                     speeds[kind].append(bare.turn(options.seconds))
     print(f"{name}: {checked.plan.parameter_count:,} parameters, threads: {torch.get_num_threads()}")
     for kind, found in speeds.items():
-        clock, processor = (_median_of(found, part) for part in ("clock", "processor"))
-        line = f"  {kind:12} {clock:8,.0f} steps/s, {processor:8,.0f} by processor time"
-        if kind != "job":
-            ratios = [
-                Speed(ours.clock / its.clock, ours.processor / its.processor)
-                for ours, its in zip(speeds["job"], found, strict=True)
-            ]
-            line += f"; the job reaches {_median_of(ratios, 'clock'):.3f}, {_median_of(ratios, 'processor'):.3f}"
-        print(line)
-    print(f"  {job.checkpoints} checkpoints", flush=True)
+        print(f"  {kind:12} {_clock(found):8,.0f} steps/s, {_processor(found):8,.0f} by processor time", end="")
+        print("" if kind == "job" else f"; job/{kind}: {_ratios(speeds['job'], found)}")
+    print(f"  again/bare: {_ratios(speeds['again'], speeds['bare'])}; {job.checkpoints} checkpoints", flush=True)
+    with tempfile.TemporaryDirectory() as root:
+        print_parts(checked, Path(root), _processor(speeds["job"]))
 
 
-def _median_of(speeds: list[Speed], part: str) -> float:
-    return statistics.median(getattr(speed, part) for speed in speeds)
+def print_parts(checked: CheckedSpec, folder: Path, steps_per_second: float) -> None:
+    """Prints what a job does besides training: in every step, four times a second, every 60 seconds."""
+    bare = Bare(checked, lambda network: build_optimizer(checked.spec.optimizer, network.parameters()))
+    bare.train(0.1)
+    state = TrainingState(
+        network=bare.network,
+        optimizer=bare.optimizer,  # type: ignore[arg-type]  # it is one of ours
+        batches=ShuffledBatches(ROWS, BATCH, 0, bare.device),
+        best=BestEpoch(None),
+        loss_sum=torch.zeros((), dtype=torch.float64, device=bare.device),
+    )
+    stop = StopRequest()
+    saver = CheckpointSaver(folder / "parts", Origin("", ""), lambda _: None, interval_s=CHECKPOINT_INTERVAL_S)
+    with UpdateStream(os.open(os.devnull, os.O_WRONLY)) as nobody:
+        meter = ProgressMeter(nobody.progress, max_epochs=1, rows_per_epoch=ROWS)
+
+        def step() -> None:
+            meter.step_done(state, BATCH)
+            saver.step_done(state)
+            stop.check()
+
+        def save() -> None:
+            state.step += 1
+            saver.save(state)
+
+        step()
+        costs = _cost(step, 1000), _cost(lambda: meter.finished(state), 50), _cost(save, 1)
+    share = costs[0] * steps_per_second + costs[1] / INTERVAL_S + costs[2] / CHECKPOINT_INTERVAL_S
+    print(
+        f"  parts: {costs[0] * 1e6:.2f} µs a step, {costs[1] * 1e6:.0f} µs a progress report, "
+        f"{costs[2] * 1e3:.1f} ms a checkpoint: {share:.2%} of a processor's time",
+        flush=True,
+    )
+
+
+def _cost(act: Callable[[], None], times: int) -> float:
+    """Processor seconds of one `act`, all threads: the median of 15 tries."""
+    tries = []
+    for _ in range(15):
+        begun = time.process_time()
+        for _ in range(times):
+            act()
+        tries.append((time.process_time() - begun) / times)
+    return statistics.median(tries)
+
+
+def _adam_of_torch(rate: float) -> Callable[[nn.Module], Stepper]:
+    return lambda network: torch.optim.Adam(network.parameters(), lr=rate, fused=True)
+
+
+def _ratios(ours: list[Speed], others: list[Speed]) -> str:
+    rounds = [
+        Speed(one.clock / two.clock, one.processor / two.processor) for one, two in zip(ours, others, strict=True)
+    ]
+    best = max(speed.processor for speed in ours) / max(speed.processor for speed in others)
+    return f"{_clock(rounds):.3f} {_processor(rounds):.3f} {best:.3f}"
+
+
+def _clock(speeds: list[Speed]) -> float:
+    return statistics.median(speed.clock for speed in speeds)
+
+
+def _processor(speeds: list[Speed]) -> float:
+    return statistics.median(speed.processor for speed in speeds)
 
 
 def main() -> None:
     """Measures the networks named on the command line, else all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", choices=[[], *NETWORKS], help="which networks")
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--interval", type=float, default=3.0)
     options = parser.parse_args()
     for name in options.networks or NETWORKS:
