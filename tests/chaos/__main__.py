@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -35,7 +38,7 @@ def run(
     folder: Annotated[Path | None, typer.Option(help="Where logs and data stay. Default: a temporary folder.")] = None,
 ) -> None:
     """Break things at random while jobs run."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _stop_in_order()
     options = StageOptions(SHORT, postgres=postgres, workers=workers, pod=pod, mounts=own_mounts())
     seed = seed if seed is not None else random.SystemRandom().randrange(10_000)
     tell(f"seed {seed}")
@@ -53,12 +56,23 @@ def bars(
     folder: Annotated[Path | None, typer.Option(help="Where logs and data stay. Default: a temporary folder.")] = None,
 ) -> None:
     """Time single faults with default settings."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _stop_in_order()
     mounts, place = own_mounts(), _folder(folder)
     with bench(place, tell, mounts=mounts, postgres=postgres) as quiet:
         measured = measure_kills(quiet, rounds) if rounds else []
         measured += [measure_outage(quiet, outage_minutes)] if outage_minutes else []
     print("\n" + "\n".join(bar.line() for bar in measured), flush=True)
+
+
+def _stop_in_order() -> None:
+    """A run that is told to stop leaves nothing behind."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    tell(f"told to stop by {signal.Signals(number).name}")
+    raise KeyboardInterrupt
 
 
 def _folder(wanted: Path | None) -> Path:
@@ -76,5 +90,19 @@ def tell(line: str) -> None:
     print(f"[{time.monotonic() - _began:6.1f} s] {line}", flush=True)
 
 
+def _main() -> int:
+    """The exit code."""
+    try:
+        app()
+    except SystemExit as end:
+        return int(end.code or 0)
+    except BaseException:  # noqa: BLE001 - the last line of defence: it is told, and then the process ends
+        traceback.print_exc()
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    app()
+    code = _main()
+    sys.stdout.flush()
+    os._exit(code)  # watchers of a run that was broken off are still at their calls

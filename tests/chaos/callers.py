@@ -68,9 +68,11 @@ class Callers:
 
     def __exit__(self, *_error: object) -> None:
         self._closing.set()
-        self._stack.close()
+        if self.unfinished():
+            return  # a run that was broken off: no channel is closed under a watcher that is at its calls
         for watcher in self._watchers:
             watcher.join()
+        self._stack.close()
 
     def submit(self, plan: PlannedJob, chance: random.Random) -> SubmittedJob | None:
         """Submits until it is accepted, one time in four twice; None if the run ended before."""
@@ -148,7 +150,7 @@ class Callers:
                     job.events.append(event)
                 if job.events and is_last(job.events[-1]):
                     break
-            except (RemoteError, grpc.RpcError, ValueError) as error:  # ValueError: the channel was closed at the end
+            except (RemoteError, grpc.RpcError) as error:
                 if isinstance(error, RemoteError) and not is_transient(error):
                     job.events.append(TrainingJobEvent())  # an impossible event: the stream's check will show it
                     break
