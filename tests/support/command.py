@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from click.testing import Result
 from typer.testing import CliRunner
 
+from modelyard.cli import output
 from modelyard.cli.main import app
 
 
@@ -21,6 +22,8 @@ class Command:
 
     def run(self, *arguments: str) -> Result:
         """To its end, in this process: a server in the test must not log to standard output meanwhile."""
+        # What is printed on measured its width when it was made, for whichever test came first.
+        output.out.width = int(self.environment.get("COLUMNS", "80"))
         return CliRunner().invoke(app, list(arguments), env=self.environment)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

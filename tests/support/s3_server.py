@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,12 +42,18 @@ def s3_server() -> Iterator[S3Server]:
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
+    # It writes a line for each call, and would hang as soon as nobody had read for some hundred of them.
+    reader = threading.Thread(target=process.stderr.read, daemon=True)
     try:
-        yield S3Server(_endpoint(iter(process.stderr.readline, "")))
+        server = S3Server(_endpoint(iter(process.stderr.readline, "")))
+        reader.start()
+        yield server
     finally:
         process.kill()
-        process.stderr.close()
         process.wait()
+        if reader.ident is not None:
+            reader.join()
+        process.stderr.close()
 
 
 def _endpoint(lines: Iterator[str]) -> str:

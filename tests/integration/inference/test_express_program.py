@@ -200,7 +200,7 @@ def _predicts(channel: grpc.Channel) -> bool:
     ("settings", "said"),
     [
         ({"LISTEN": "somewhere"}, "expected host:port"),
-        ({"DEVICE": "cuda"}, "this ONNX Runtime has no CUDA provider"),
+        ({"DEVICE": "cuda"}, "computes nothing with CUDA here"),
         ({"TLS_KEY_FILE": "/nowhere/key.pem"}, "tls_certificate_file and tls_key_file belong together"),
         ({"LISTEN": "127.0.0.1:TAKEN"}, "Address already in use"),
     ],
@@ -229,7 +229,7 @@ WITHOUT_LIBRARY = (
     ("hide", "missing", "lane", "said"),
     [
         (WITHOUT_PYVOY, "pyvoy is not installed", "express", "pyvoy is not installed"),
-        (WITHOUT_PYVOY, "pyvoy is not installed", "auto", "no CUDA provider"),
+        (WITHOUT_PYVOY, "pyvoy is not installed", "auto", "computes nothing with CUDA here"),
         (WITHOUT_LIBRARY, "the package was installed without a C compiler", "express", "its native library"),
     ],
 )
