@@ -127,7 +127,7 @@ async def test_a_kill_repeats_no_change_and_tells_every_caller_whose_change_is_i
             await load.more()
     assert duplicates([patient_yard.gateway], "kill") == []
     assert all("whether the call took effect is not known" in failure for failure in load.failed)
-    # At most what was under way, and again who came in the instant of the kill, while the dead program's port still took
+    # At most what was under way, and again who came in the instant of the kill, while the dead program still took
     # connections; everybody who came while it was gone was kept waiting.
     assert sum(load.failed.values()) <= 2 * 3 * CALLERS
 
