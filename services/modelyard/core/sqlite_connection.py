@@ -3,7 +3,9 @@
 aiosqlite hands every step of every statement to the connection's thread and back, some thirty times for a transaction
 of seven statements, which costs many times what SQLite itself takes for them. Here steps run where they are awaited:
 they are short, since our statements read by index and in pages. Only what may have to wait goes to the thread: the
-beginning of a transaction, which may wait for a writer in another process, and its end, which waits for the disk.
+beginning of a transaction, which may wait for a writer in another process, its end, which waits for the disk, and
+pragmas, since most of them read the schema first and so wait for whoever just then switches the file to write-ahead
+logging. That may be another connection of this very loop: to wait for it in the loop would be to wait for oneself.
 """
 
 from __future__ import annotations
@@ -27,14 +29,14 @@ class ShortStepsConnection(aiosqlite.Connection):
     async def _execute(self, fn: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
         # The one method that all others of aiosqlite 0.20 to 0.22 go through; a test sees that it still is.
         connection = self._conn  # raises ValueError when closed, as aiosqlite does
-        if fn in (connection.commit, connection.close) or _begins(args):
+        if fn in (connection.commit, connection.close) or _may_wait(args):
             return await super()._execute(fn, *args, **kwargs)  # type: ignore[no-any-return,no-untyped-call]  # untyped
         return fn(*args, **kwargs)
 
 
-def _begins(arguments: tuple[Any, ...]) -> bool:
+def _may_wait(arguments: tuple[Any, ...]) -> bool:
     """Whether this is a statement that may wait for other connections."""
-    return bool(arguments) and isinstance(arguments[0], str) and arguments[0].startswith(("BEGIN", "PRAGMA journal"))
+    return bool(arguments) and isinstance(arguments[0], str) and arguments[0].startswith(("BEGIN", "PRAGMA"))
 
 
 async def connect(path: str, *, timeout_s: float) -> aiosqlite.Connection:

@@ -24,7 +24,9 @@ from modelyard.core.names import ID
 _FRESH_S = 0.5
 """What a pod said is good for so long."""
 _PATIENCE_S = 1.0
-"""A pod that does not answer within so long says nothing."""
+"""So long an answer is waited for."""
+_SLOW_S = 3.0
+"""A pod that is late with its answers keeps what it said for so long: on a busy machine, late is not away."""
 
 log = get_logger()
 
@@ -111,13 +113,14 @@ class _Pod:
         self.statuses: dict[str, int] = {}
         """By name, as it said last; kept while it is silent."""
         self.answers = False
-        """Whether it answered when it was asked last."""
+        """Whether it answered when it was asked last, or not long before."""
         self.silence = ""
         """Why it did not."""
         self._address = address
         self._stub = stub
         self._on_change = on_change
         self._fresh_until = 0.0
+        self._answered_at = 0.0
         self._asking: asyncio.Task[None] | None = None
 
     @property
@@ -126,7 +129,7 @@ class _Pod:
         return asyncio.get_running_loop().time() < self._fresh_until
 
     def serves(self, name: str) -> bool:
-        """Whether it said so when it was asked last."""
+        """Whether it said so last, and answers."""
         return self.answers and self.statuses.get(name) == SERVING
 
     async def look(self) -> None:
@@ -138,16 +141,19 @@ class _Pod:
 
     async def _ask(self) -> None:
         before = self.answers, self.statuses
+        loop = asyncio.get_running_loop()
         try:
             answer = await self._stub.List(health_pb2.HealthListRequest(), timeout=_PATIENCE_S)  # type: ignore[attr-defined]  # set by itself
             self.statuses = {name: status.status for name, status in answer.statuses.items()}
             self.answers = True
+            self._answered_at = loop.time()
         except grpc.aio.AioRpcError as error:
-            self.answers = False
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            self.answers = self.answers and late and loop.time() - self._answered_at < _SLOW_S
             self.silence = f"{self._address}: {error.code().name} {error.details()}"
             log.debug("a pod does not say what it serves", address=self._address, code=error.code().name)
         finally:
             self._asking = None
-            self._fresh_until = asyncio.get_running_loop().time() + _FRESH_S
+            self._fresh_until = loop.time() + _FRESH_S
         if before != (self.answers, self.statuses):
             self._on_change()

@@ -187,6 +187,22 @@ async def test_a_pod_that_hangs_holds_up_nobody_who_asks_for_what_another_serves
         stuck.free.set()
 
 
+async def test_a_pod_that_is_late_once_is_not_away(
+    identity: Identity, caller: GatewayClient, sockets: tuple[str, str]
+) -> None:
+    async with counted_pod(identity, sockets[0]) as pod:
+        await eventually(lambda: answers(caller, "double", SERVING))
+        pod.free.clear()
+        before = pod.asked
+        while pod.asked == before:  # the answer that does not come is awaited, and what it said before still holds
+            assert await check(caller, "never-heard-of") is grpc.StatusCode.NOT_FOUND
+        assert await check(caller, "double") == SERVING
+        await eventually(lambda: answers(caller, "never-heard-of", grpc.StatusCode.UNAVAILABLE))
+        assert await check(caller, "double") == NOT_SERVING
+        pod.free.set()
+        await eventually(lambda: answers(caller, "double", SERVING))
+
+
 async def test_many_callers_cost_a_pod_no_more_than_one(
     identity: Identity, caller: GatewayClient, sockets: tuple[str, str]
 ) -> None:

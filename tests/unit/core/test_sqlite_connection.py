@@ -45,6 +45,19 @@ async def test_a_writer_elsewhere_is_waited_for_without_holding_up_the_loop(
     elsewhere.close()
 
 
+async def test_a_pragma_waits_for_a_connection_of_the_same_loop_without_holding_it_up(
+    connection: aiosqlite.Connection, tmp_path: Path
+) -> None:
+    await connection.execute("BEGIN EXCLUSIVE")  # as the switch to write-ahead logging locks the whole file
+    other = await connect(str(tmp_path / "file.sqlite"), timeout_s=60)
+    pragma = asyncio.create_task(_execute(other, "PRAGMA synchronous = FULL"))
+    done, _ = await asyncio.wait({pragma}, timeout=0.05)
+    assert not done
+    await connection.rollback()
+    await pragma
+    await other.close()
+
+
 async def test_errors_come_as_they_are_and_a_rollback_takes_everything_back(connection: aiosqlite.Connection) -> None:
     await _begin(connection)
     await connection.execute("INSERT INTO numbers VALUES (1)")
@@ -63,4 +76,8 @@ async def test_a_closed_connection_says_so(tmp_path: Path) -> None:
 
 
 async def _begin(connection: aiosqlite.Connection) -> None:
-    await connection.execute("BEGIN IMMEDIATE")
+    await _execute(connection, "BEGIN IMMEDIATE")
+
+
+async def _execute(connection: aiosqlite.Connection, statement: str) -> None:
+    await connection.execute(statement)
