@@ -13,6 +13,7 @@ from modelyard.core.background import running
 from modelyard.core.channels import aio_channel
 from modelyard.core.database import Database, migrate
 from modelyard.core.health import Health
+from modelyard.core.logs import get_logger
 from modelyard.core.serving import Service
 from modelyard.core.tokens import TokenSigner
 from modelyard.v1 import access_service_pb2_grpc, training_service_pb2_grpc, worker_service_pb2_grpc
@@ -54,6 +55,10 @@ from .watch import Watch
 from .worker_servicer import WorkerServicer
 
 MIGRATIONS = "modelyard.gateway:migrations"
+
+_SETTLE_INTERVAL_S = 0.5
+
+log = get_logger()
 
 
 class Gateway:
@@ -116,6 +121,7 @@ class Gateway:
         routines = (
             self._relay,
             self._relay_left,
+            Routine("rung doorbells", _SETTLE_INTERVAL_S, self._outbox.settle),
             Routine("reaper", settings.reap_interval_s, self.leases.reap, on_error=self.leases.give_grace),
             Routine("checkpoint removal", settings.checkpoint_removal_interval_s, self._removal.remove_due),
             Routine("finisher", settings.reap_interval_s, self.finishing.publish_stalled),
@@ -134,6 +140,14 @@ class Gateway:
         models = ModelHealth(settings.inference_addresses, on_change=self.health.wake)
         self.health.refer_to(models)
         return (*(routine.run() for routine in routines), upstreams.run(), models.run(), self._end_watches())
+
+    async def close(self) -> None:
+        """Ends what is under way and writes down what is done. To be called when nothing is served any more."""
+        await self.finishing.close()
+        try:
+            await self._outbox.settle()
+        except Exception as error:  # noqa: BLE001 - the doorbells ring once more, which is harmless
+            log.warning("rung doorbells stay, and ring again", reason=str(error))
 
     def _ring(self, doorbell: Doorbell) -> None:
         self._outbox.add(doorbell)
@@ -186,7 +200,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             publication_timeout_s=settings.publication_timeout_s,
         )
         gateway = Gateway(settings, database, registry, bell)
-        stack.push_async_callback(gateway.finishing.close)
+        stack.push_async_callback(gateway.close)
         await stack.enter_async_context(running(*gateway.background()))
         yield gateway
 

@@ -2,7 +2,8 @@
 
 The process that has written a doorbell rings it at once. What it could not ring, because the broker was away or the
 process has died, is found by looking: replicas take such doorbells before they ring, so that they do not ring the same
-ones. A doorbell is deleted only after the broker has it. Ringing twice is harmless.
+ones. A doorbell is deleted only after the broker has it, and with others, since a transaction for each would cost about
+as much as the submission itself. If the process dies before, somebody rings again, which is harmless.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Outbox:
         self._database = database
         self._bell = bell
         self._written: deque[Doorbell] = deque()
+        self._rung: list[int] = []
 
     def add(self, doorbell: Doorbell) -> None:
         """Takes what this process has just committed; `relay` rings it."""
@@ -66,13 +68,22 @@ class Outbox:
         batch = await self._take()
         return bool(batch) and await self._ring(batch) and len(batch) == _BATCH
 
+    async def settle(self) -> None:
+        """Deletes what has been rung. To be called several times before a doorbell is due again (`TAKEN_US`)."""
+        rung = tuple(self._rung)
+        if rung:
+            async with self._database.write() as connection:
+                await connection.execute(delete(doorbells).where(doorbells.c.id.in_(rung)))
+            del self._rung[: len(rung)]
+
     async def _ring(self, batch: Sequence[Doorbell]) -> bool:
         """Whether the broker has taken all of them. Those that it has not are due again later."""
-        rung = await self._bell.ring(batch)
-        await self._settle(batch[:rung], batch[rung:])
-        if rung < len(batch):
-            log.warning("the broker is away; doorbells wait", waiting=len(batch) - rung, tries=batch[rung].tries)
-        return rung == len(batch)
+        count = await self._bell.ring(batch)
+        self._rung += [doorbell.id for doorbell in batch[:count]]
+        if count < len(batch):
+            log.warning("the broker is away; doorbells wait", waiting=len(batch) - count, tries=batch[count].tries)
+            await self._put_off(batch[count:])
+        return count == len(batch)
 
     async def _take(self) -> list[Doorbell]:
         due = doorbells.c.due_time <= now_us()
@@ -90,16 +101,12 @@ class Outbox:
             rows = await connection.execute(statement)
             return sorted((Doorbell(*row) for row in rows), key=lambda doorbell: doorbell.id)
 
-    async def _settle(self, rung: Sequence[Doorbell], left: Sequence[Doorbell]) -> None:
+    async def _put_off(self, left: Sequence[Doorbell]) -> None:
+        due_time = now_us() + _backoff_us(min(bell.tries for bell in left))
         async with self._database.write() as connection:
-            if rung:
-                await connection.execute(delete(doorbells).where(doorbells.c.id.in_([bell.id for bell in rung])))
-            if left:
-                await connection.execute(
-                    update(doorbells)
-                    .where(doorbells.c.id.in_([bell.id for bell in left]))
-                    .values(due_time=now_us() + _backoff_us(min(bell.tries for bell in left)))
-                )
+            await connection.execute(
+                update(doorbells).where(doorbells.c.id.in_([bell.id for bell in left])).values(due_time=due_time)
+            )
 
 
 def _backoff_us(tries: int) -> int:
@@ -107,7 +114,7 @@ def _backoff_us(tries: int) -> int:
 
 
 async def pending(database: Database) -> Counter[str]:
-    """Doorbells by queue that the broker has not taken yet; without those that are to be rung later."""
+    """Doorbells by queue that the broker has not taken yet (or only just now); without those to be rung later."""
     query = select(doorbells.c.queue, func.count()).where(~_FOR_LATER).group_by(doorbells.c.queue)
     async with database.read() as connection:
         return Counter(dict((await connection.execute(query)).all()))

@@ -86,6 +86,6 @@ def test_a_gigabyte_goes_up_resumed_after_a_break_and_comes_down_in_little_memor
         assert resumed_at[0] > GIBIBYTE // 4
         assert fingerprint(tmp_path / "copy") == content
         stored = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
-        assert [path.name for path in stored] == [content.digest]
+        assert [path.name.partition("-")[0] for path in stored] == [content.digest]
     assert registry.growth < ALLOWED_GROWTH
     assert client.growth < ALLOWED_GROWTH

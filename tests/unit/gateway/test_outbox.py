@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from modelyard.gateway import outbox, tables
 from modelyard.gateway.outbox import Outbox, pending
@@ -21,9 +22,40 @@ async def _make_due(desk: JobDesk) -> None:
 
 async def test_a_doorbell_is_rung_with_the_jobs_name_and_deleted(desk: JobDesk) -> None:
     job, bell = await desk.submit(), MemoryBell()
-    await desk.outbox(bell).relay()
+    relay = desk.outbox(bell)
+    await relay.relay()
     assert bell.rung == [f"trainingJobs/{job.id}"]
+    await relay.settle()
     assert (await pending(desk.database)).total() == 0
+
+
+async def test_one_that_was_rung_but_not_deleted_is_harmless(desk: JobDesk) -> None:
+    await desk.submit()
+    bell = MemoryBell()
+    relay = desk.outbox(bell)
+    await relay.relay()  # and then it dies
+    await _make_due(desk)
+    heir = Outbox(desk.database, bell)
+    await heir.relay_left()
+    assert len(bell.rung) == 2
+    await relay.settle()  # had it only been slow
+    await heir.settle()
+    assert (await pending(desk.database)).total() == 0
+
+
+async def test_a_database_that_is_away_loses_no_deletion(desk: JobDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    await desk.submit()
+    relay = desk.outbox(MemoryBell())
+    await relay.relay()
+    with monkeypatch.context() as patch, pytest.raises(OperationalError):
+        patch.setattr(desk.database, "write", _away)
+        await relay.settle()
+    await relay.settle()
+    assert (await pending(desk.database)).total() == 0
+
+
+def _away() -> None:
+    raise OperationalError("BEGIN", {}, Exception("the database is away"))
 
 
 async def test_with_the_broker_away_doorbells_stay_and_are_tried_again_later(desk: JobDesk) -> None:
@@ -38,6 +70,7 @@ async def test_with_the_broker_away_doorbells_stay_and_are_tried_again_later(des
     await _make_due(desk)
     await relay.relay_left()
     assert len(bell.rung) == 1
+    await relay.settle()
     assert (await pending(desk.database)).total() == 0
 
 
@@ -63,6 +96,7 @@ async def test_a_broker_that_goes_away_half_way_gets_the_rest_later(desk: JobDes
     bell = MemoryBell(accepts=2)
     relay = desk.outbox(bell)
     await relay.relay()
+    await relay.settle()
     assert (await pending(desk.database)).total() == 3
     bell.accepts = 100
     await _make_due(desk)
@@ -115,6 +149,7 @@ async def test_more_than_a_batch_is_asked_for_again_at_once(desk: JobDesk, monke
     bell = MemoryBell()
     relay = desk.outbox(bell)
     assert [await relay.relay(), await relay.relay(), await relay.relay()] == [True, False, False]
+    await relay.settle()
     for _ in range(3):
         await desk.submit()
     await _make_due(desk)

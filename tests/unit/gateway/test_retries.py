@@ -198,6 +198,7 @@ async def test_a_job_that_is_tried_later_rings_through_the_outbox(desk: JobDesk)
     outbox = desk.outbox(bell)
     while await outbox.relay():
         pass
+    await outbox.settle()
     rung = len(bell.rung)
     assert not await outbox.relay_left()
     assert len(bell.rung) == rung  # not yet
