@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +13,12 @@ from support.identity import Identity
 # Tests judge what comes out, not how fast: the machine may be busy with something else.
 hypothesis.settings.register_profile("modelyard", deadline=None)
 hypothesis.settings.load_profile("modelyard")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look at a gigabyte of it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def answers(client: Client, model: str) -> bool:
 def test_a_killed_worker_costs_an_attempt_and_publishes_once(fragile: UpCluster, diabetes_csv: Path) -> None:
     with fragile.client() as client:
         client.datasets.upload(diabetes_csv)
-        spec = short_training(model="killed", epochs=1500)
+        spec = short_training(model="killed", epochs=800)
         spec.early_stopping.patience = 100_000
         name = client.training.submit(spec).name
         eventually_sync(lambda: client.training.get(name).state == State.STATE_RUNNING, timeout=60)
@@ -88,7 +88,7 @@ def test_killed_services_come_back_with_everything(fragile: UpCluster, diabetes_
         eventually_sync(lambda: answers(client, "kept"))
         for program in ("modelyard.gateway", "modelyard.registry", "modelyard.inference", "modelyard.door"):
             kill(fragile, program)
-            eventually_sync(lambda: fragile.run("status", "--json").returncode == 0, timeout=60)
+            eventually_sync(lambda: fragile.run("status", "--json").returncode == 0, timeout=60, interval=0.5)
             eventually_sync(lambda: answers(client, "kept"), timeout=60)
         assert client.training.get(name).model_version == "models/kept/versions/1"
 
@@ -125,7 +125,7 @@ def test_a_second_up_resumes_everything_and_may_be_open(fragile: UpCluster, diab
 def test_a_killed_up_leaves_nothing_running_and_the_next_one_resumes(fragile: UpCluster, diabetes_csv: Path) -> None:
     with fragile.client() as client:
         client.datasets.upload(diabetes_csv)
-        spec = short_training(model="orphan", epochs=1500)
+        spec = short_training(model="orphan", epochs=800)
         spec.early_stopping.patience = 100_000
         name = client.training.submit(spec).name
         eventually_sync(lambda: client.training.get(name).state == State.STATE_RUNNING, timeout=60)

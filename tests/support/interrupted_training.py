@@ -113,7 +113,7 @@ def _without_end(spec: pb.TrainingSpec) -> pb.TrainingSpec:
 
 
 CASES = {
-    "gradient_descent": _with_chance(pb.Optimizer(learning_rate=0.05, gradient_descent=pb.GradientDescent()), 1000),
+    "gradient_descent": _with_chance(pb.Optimizer(learning_rate=0.05, gradient_descent=pb.GradientDescent()), 400),
     "sgd": _with_chance(pb.Optimizer(learning_rate=0.02, weight_decay=1e-4, sgd=pb.Sgd())),
     "momentum": _with_chance(pb.Optimizer(learning_rate=0.01, momentum=pb.Momentum())),
     "nesterov": _with_chance(pb.Optimizer(learning_rate=0.01, nesterov=pb.Nesterov())),

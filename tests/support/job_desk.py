@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, true, update
 
 from modelyard.core.database import Database
-from modelyard.core.errors import Unavailable
+from modelyard.core.errors import ModelyardError, Unavailable
 from modelyard.core.permissions import permissions_of
 from modelyard.core.tokens import Caller
 from modelyard.gateway import events, tables
@@ -76,13 +76,14 @@ def saved(step: int, letter: str = "") -> Saved:
 
 @dataclass
 class FixedPlanner:
-    """Accepts every spec."""
+    """Accepts every spec, unless it is told what is wrong."""
 
-    calls: int = 0
+    fault: ModelyardError | None = None
 
     async def plan(self, spec: bytes, caller: Caller) -> Plan:
         """A plan with this spec."""
-        self.calls += 1
+        if self.fault is not None:
+            raise self.fault
         return Plan(
             spec=spec,
             spec_digest="e" * 64,

@@ -54,12 +54,14 @@ class UpCluster:
             self.process = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )  # fmt: skip
-        eventually_sync(self._is_up, timeout=90)
+        eventually_sync(self._is_up, timeout=90, interval=0.1)
 
     def _is_up(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.home / "up.log").read_text()
-        return self.run("status", "--json").returncode == 0
+        # A killed `up` leaves the file behind. Without it the command, which takes a second, need not be asked.
+        written = self.home / ".local" / "state" / "modelyard" / "cluster.json"
+        return written.exists() and self.run("status", "--json").returncode == 0
 
     def stop(self) -> int:
         """Stops it as Ctrl-C does; the exit code."""

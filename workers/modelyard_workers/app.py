@@ -95,7 +95,7 @@ def celery_settings(settings: WorkerSettings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_transport_options": {"socket_keepalive": True, "health_check_interval": 25},
-        # The bell stops trainings in good order (see `program`); this bounds a SIGQUIT.
+        # The bell stops trainings in good order (see `program`); this bounds a second Ctrl-C.
         "worker_soft_shutdown_timeout": settings.trainer_grace_s + settings.checkpoint_upload_s + GOODBYE_S + 5,
         # Whoever reaches Redis may ring, and nothing else: no remote shutdown, no revoking. Jobs are cancelled by row.
         "worker_enable_remote_control": False,

@@ -79,17 +79,18 @@ class TrainingWorker(Worker):  # type: ignore[misc]  # celery has no types
     def install_platform_tweaks(self, worker: Worker) -> None:
         """Called by Celery when it installs its signal handlers; ours comes on top."""
         super().install_platform_tweaks(worker)
-        signal.signal(signal.SIGTERM, self._on_sigterm)
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGQUIT, self._stop)
         # At each connection loss, of the default of a setting that is set (see `app`). Celery's logging, set up just
         # before, shows it always.
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
     def wait_for_soft_shutdown(self) -> None:
-        """Called by Celery on SIGQUIT, before it waits."""
+        """Called by Celery on a second Ctrl-C, before it waits."""
         self._bell.ring()
         super().wait_for_soft_shutdown()
 
-    def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._bell.ring()
         # What Celery's own handler for a warm shutdown does: take nothing new, end when the running tasks have.
         state.should_stop = 0

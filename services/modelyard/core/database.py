@@ -14,18 +14,16 @@ from typing import Any
 
 import alembic.command
 import alembic.config
-from sqlalchemy import BigInteger, Connection, event, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import BigInteger, Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 
-from . import sqlite_connection
+from .sqlite_driver import DBAPI
 
-_BUSY_TIMEOUT_MS = 10_000
-_SWITCH_WAITS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_BUSY_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 0x6D6F64656C  # any fixed number: PostgreSQL's advisory lock for migrations
 
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
@@ -109,27 +107,12 @@ async def migrate(database: Database, script_location: str) -> None:
     """
     async with database.engine.connect() as connection:
         if database.is_sqlite:
-            await _write_ahead(connection)
+            await connection.exec_driver_sql("PRAGMA journal_mode = WAL")  # for all of the file's life
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             await serialise(connection, _MIGRATION_LOCK)
         await connection.run_sync(_upgrade, script_location)
         await connection.commit()
-
-
-async def _write_ahead(connection: AsyncConnection) -> None:
-    """Switches a SQLite file to write-ahead logging, once for all its life: the file remembers it.
-
-    The switch needs the file alone and is the one statement that SQLite does not wait with, whatever the busy timeout.
-    """
-    for wait in _SWITCH_WAITS_S:
-        try:
-            await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        except OperationalError:
-            await asyncio.sleep(wait)
-        else:
-            return
-    await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
 
 def _upgrade(connection: Connection, script_location: str) -> None:
@@ -142,8 +125,7 @@ def _upgrade(connection: Connection, script_location: str) -> None:
 
 def _engine_options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
-        path = make_url(url).database or ""
-        return {"async_creator": lambda: sqlite_connection.connect(path, timeout_s=_BUSY_TIMEOUT_MS / 1000)}
+        return {"module": DBAPI, "connect_args": {"timeout": _BUSY_TIMEOUT_S}}
     return {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 10}
 
 
@@ -152,7 +134,6 @@ def _on_sqlite_connect(connection: Any, _record: ConnectionPoolEntry) -> None:
     for pragma in (
         "synchronous = FULL",  # an answered submission survives a power cut
         "foreign_keys = ON",
-        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

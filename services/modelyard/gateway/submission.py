@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import now_us
-from modelyard.core.errors import RequestIdReused
+from modelyard.core.errors import ModelyardError, RequestIdReused
 from modelyard.core.tokens import Caller
 
 from . import doorbells, events
@@ -96,23 +96,25 @@ class Submissions:
         `validate_only`: the job as it would be, without an id. Raises RequestIdReused, and ResourceExhausted if the
         tenant has too many jobs waiting, beside what the planner raises.
         """
-        known = await self._known(submission, caller.tenant)
-        if known is not None:
-            return known
-        plan = await self._planner.plan(submission.spec, caller)
-        job = _new_job(submission, caller, plan)
         if validate_only:
-            return replace(job, id="")
+            return await self._known(submission, caller.tenant) or await self._validated(submission, caller)
         try:
-            job, doorbell = await self._insert(job, submission, plan)
-        except IntegrityError:
-            known = await self._known(submission, caller.tenant)  # the same request came in twice at the same time
+            plan = await self._planner.plan(submission.spec, caller)
+            job, doorbell = await self._insert(_new_job(submission, caller, plan), submission, plan)
+        except (IntegrityError, ModelyardError):
+            # Made before, it is answered whatever has become of dataset, registry or limits since. Most requests are
+            # new: they are not looked for first, the index on their ids tells.
+            known = await self._known(submission, caller.tenant)
             if known is None:
                 raise
             return known
         self._ledger.on_events(job.id, job.last_sequence)
         self._ledger.on_doorbell(doorbell)
         return job
+
+    async def _validated(self, submission: Submission, caller: Caller) -> Job:
+        plan = await self._planner.plan(submission.spec, caller)
+        return replace(_new_job(submission, caller, plan), id="")
 
     async def _known(self, submission: Submission, tenant: str) -> Job | None:
         if not submission.request_id:

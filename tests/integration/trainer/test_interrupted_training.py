@@ -1,7 +1,7 @@
 """Bit-exact resume: trainers killed at random moments, each going on from the last one's checkpoint.
 
 Every run draws other moments. The seed is in the output; given as MODELYARD_TEST_SEED it repeats them, as far as a
-machine repeats anything.
+machine repeats anything. MODELYARD_TEST_KILLS makes it more kills than the few that CI has time for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ def chance() -> random.Random:
     return random.Random(seed)
 
 
+KILLS = int(os.environ.get("MODELYARD_TEST_KILLS", "2"))
+"""Of each training."""
+
+
 def steps_told(trainer: Trainer) -> list[int]:
     return [update.progress.step for update in trainer.updates if update.HasField("progress")]
 
@@ -41,8 +45,8 @@ def test_killed_again_and_again_it_ends_in_the_same_model(tmp_path: Path, name: 
     """SIGTERM first, so that there is something to go on from; then whatever comes."""
     case = CASES[name]
     reference, seconds = interrupted_training.train_in_peace(tmp_path / "peace", case)
-    signals = [signal.SIGTERM, *chance.choices([signal.SIGTERM, signal.SIGKILL], k=3)]
-    trainers = interrupted_training.train_with_kills(tmp_path / "kills", case, chance, signals, seconds / 4)
+    signals = [signal.SIGTERM, *chance.choices([signal.SIGTERM, signal.SIGKILL], k=KILLS - 1)]
+    trainers = interrupted_training.train_with_kills(tmp_path / "kills", case, chance, signals, seconds / (KILLS + 1))
     assert interrupted_training.same_model(reference, trainers[-1])
     assert trainers[-1].result.succeeded.digest == reference.result.succeeded.digest
     assert trainers[-1].result.succeeded.evaluation == reference.result.succeeded.evaluation

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from sqlalchemy import Table, func, select
 
-from modelyard.core.errors import NotFound, RequestIdReused
+from modelyard.core.errors import ModelyardError, NotFound, RequestIdReused, Unavailable
 from modelyard.gateway import tables
 from modelyard.gateway.events import Event, StateChange
 from modelyard.gateway.jobs import State
@@ -41,13 +41,27 @@ async def test_the_same_request_id_and_content_answer_the_same_job(desk: JobDesk
     assert again.id == first.id
     assert again.state is State.LEASED
     assert await _count(desk, tables.jobs) == await _count(desk, tables.doorbells) == 1
-    assert desk.planner.calls == 1  # a repetition is answered even when the registry is away
+
+
+@pytest.mark.parametrize("fault", [Unavailable("the registry is away"), NotFound.resource("datasets/table")])
+async def test_a_repetition_is_answered_whatever_has_become_of_the_registry(
+    desk: JobDesk, fault: ModelyardError
+) -> None:
+    first = await desk.submit("request-1")
+    desk.planner.fault = fault
+    assert (await desk.submit("request-1")).id == first.id
+    assert (await desk.submissions.submit(submission("request-1"), caller(), validate_only=True)).id == first.id
+    with pytest.raises(RequestIdReused):
+        await desk.submit("request-1", content_digest="0" * 64)
+    with pytest.raises(type(fault)):
+        await desk.submit("request-2")
 
 
 async def test_the_same_request_id_with_other_content_is_refused(desk: JobDesk) -> None:
     await desk.submit("request-1")
     with pytest.raises(RequestIdReused):
         await desk.submit("request-1", content_digest="0" * 64)
+    assert await _count(desk, tables.jobs) == await _count(desk, tables.doorbells) == 1
 
 
 async def test_request_ids_are_per_tenant(desk: JobDesk) -> None:

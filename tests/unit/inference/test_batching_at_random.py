@@ -92,6 +92,7 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.runner = asyncio.Runner(loop_factory=ShiftedLoop)
+        gc.freeze()  # whatever other tests have left: `teardown` collects only what comes from now on
         self.loop: ShiftedLoop = self.runner.get_loop()  # type: ignore[assignment]  # the factory's
         self.session = GatedSession(Path(self.folder.name, "model.onnx"), graphs.lookup(VALUES))
         self.asked: list[Asked] = []
