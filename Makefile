@@ -54,7 +54,7 @@ SEED ?=
 JOBS ?= 200
 MINUTES ?= 60
 # Seconds between two faults, in the mean: the slower the machine, the more it needs.
-PAUSE ?= 3
+PAUSE ?= 6
 chaos: setup ## Break a real cluster at random while 200 jobs run: nothing is lost, nothing doubled (up to an hour)
 	PYTHONPATH=tests $(BIN)/python -m chaos run $(if $(SEED),--seed $(SEED)) \
 		--jobs $(JOBS) --minutes $(MINUTES) --pause $(PAUSE)

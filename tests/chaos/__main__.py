@@ -30,7 +30,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Repeats a run. Default: a new one.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
     minutes: Annotated[float, typer.Option(min=0.1, help="Nothing new is begun after that.")] = 60.0,
-    pause: Annotated[float, typer.Option(min=0.3, help="Seconds between two faults, in the mean.")] = 3.0,
+    pause: Annotated[float, typer.Option(min=0.3, help="Seconds between two faults, in the mean.")] = 6.0,
     workers: Annotated[int, typer.Option(min=2, help="Worker programs.")] = 2,
     postgres: Annotated[bool, typer.Option(help="PostgreSQL and two gateways; without: SQLite and one.")] = True,
     pod: Annotated[bool, typer.Option(help="An inference pod too.")] = False,

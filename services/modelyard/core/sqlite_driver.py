@@ -88,9 +88,8 @@ class _Cursor(AsyncAdapt_dbapi_cursor):
             try:
                 execute(operation, parameters)
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY:
-                    raise
-                if waited_s >= self._connection.patience_s:
+                is_busy = error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
+                if not is_busy or waited_s >= self._connection.patience_s:
                     raise
             else:
                 return
