@@ -8,6 +8,7 @@ end.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -157,6 +158,14 @@ async def _listen(server: grpc.aio.Server, address: str, tls: tuple[Path, Path] 
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
 
+def keep_heap() -> None:
+    """To be called when all is loaded. What is on the heap then stays for good: a collection that looks at all of it
+    would hold up every call for a fifth of a second, to find nothing.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 ServiceFactory = Callable[[], AbstractAsyncContextManager[Service]]
 
 
@@ -179,6 +188,7 @@ async def _run(settings: ServiceSettings, build: ServiceFactory, tls: tuple[Path
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(build())
         running = await start(service, settings, tls=tls)
+        keep_heap()
         log.info("serving", address=running.address)
         await stop.wait()
         log.info("stopping", grace_s=settings.shutdown_grace_s)

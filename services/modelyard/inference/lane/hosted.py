@@ -69,6 +69,7 @@ async def _pod() -> AsyncIterator[None]:
                 )
                 crossing = Crossing()
                 crossing.open(lane, settings.max_request_bytes)
+                serving.keep_heap()
                 yield
                 crossing.close()
                 await lane.give_up()
