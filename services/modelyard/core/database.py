@@ -8,22 +8,30 @@ integers: microseconds since 1970 in UTC, the same in both databases and ready f
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 import alembic.command
 import alembic.config
 from sqlalchemy import BigInteger, Connection, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 
+from .errors import Unavailable
+from .logs import get_logger
 from .sqlite_driver import DBAPI
 
-_BUSY_TIMEOUT_S = 10.0
+log = get_logger()
+
+_SQLITE_AWAY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}
+_POSTGRES_AWAY = ("08", "53", "57P", "58")
+"""Classes of its error codes: connection, resources, shutdown, its own system (PostgreSQL, appendix A)."""
 _MIGRATION_LOCK = 0x6D6F64656C  # any fixed number: PostgreSQL's advisory lock for migrations
 
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
@@ -33,9 +41,12 @@ _LOCK_SHARED = text("SELECT pg_advisory_xact_lock_shared(:key)")
 class Database:
     """An engine with the two kinds of transaction that the services use."""
 
-    def __init__(self, url: str) -> None:
-        """`url`: `sqlite+aiosqlite:////path` or `postgresql+asyncpg://user:password@host/name`."""
-        self.engine: AsyncEngine = create_async_engine(url, **_engine_options(url))
+    def __init__(self, url: str, *, patience_s: float = 10.0) -> None:
+        """`url`: `sqlite+aiosqlite:////path` or `postgresql+asyncpg://user:password@host/name`.
+
+        `patience_s`: how long to wait for another process that holds a SQLite file.
+        """
+        self.engine: AsyncEngine = create_async_engine(url, **_engine_options(url, patience_s))
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         # SQLite has one writer at a time, and those that find the file locked sleep longer and longer before they look
         # again. Writers of one process wait for one another here instead, in order and not a moment too long.
@@ -45,8 +56,8 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that only reads: one consistent view."""
-        async with self.engine.connect() as connection:
+        """A transaction that only reads: one consistent view. Raises Unavailable if the database is away."""
+        async with self._connected() as connection:
             if self.is_sqlite:
                 await connection.exec_driver_sql("BEGIN")
             else:  # PostgreSQL's default would show each statement a view of its own
@@ -58,8 +69,11 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that writes: committed at the end, rolled back if anything is raised."""
-        async with self._writer, self.engine.connect() as connection:
+        """A transaction that writes: committed at the end, rolled back if anything is raised.
+
+        Raises Unavailable if the database is away. If it went away during the commit, nobody knows whether it was done.
+        """
+        async with self._writer, self._connected() as connection:
             if self.is_sqlite:
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -69,9 +83,38 @@ class Database:
                 raise
             await connection.commit()
 
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self.engine.connect())
+            except (OSError, DBAPIError) as error:
+                raise _away(error) from error
+            try:
+                yield connection
+            except DBAPIError as error:
+                if not _is_away(error):
+                    raise
+                raise _away(error) from error
+
     async def close(self) -> None:
         """Closes all connections."""
         await self.engine.dispose()
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Whether the database went away, or cannot work now; and not that we asked for something wrong."""
+    if error.connection_invalidated:
+        return True
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return error.orig.sqlite_errorcode & 0xFF in _SQLITE_AWAY
+    return str(getattr(error.orig, "sqlstate", None) or "").startswith(_POSTGRES_AWAY)
+
+
+def _away(error: Exception) -> Unavailable:
+    reason = str(error.orig if isinstance(error, DBAPIError) else error)
+    log.warning("the database does not answer", reason=reason)
+    return Unavailable("the database does not answer; try again", retry_after=1)
 
 
 class now_us(GenericFunction[int]):  # noqa: N801 - reads as a function in a statement, as SQLAlchemy's own `func.now`
@@ -123,9 +166,9 @@ def _upgrade(connection: Connection, script_location: str) -> None:
     alembic.command.upgrade(config, "head")
 
 
-def _engine_options(url: str) -> dict[str, Any]:
+def _engine_options(url: str, patience_s: float) -> dict[str, Any]:
     if url.startswith("sqlite"):
-        return {"module": DBAPI, "connect_args": {"timeout": _BUSY_TIMEOUT_S}}
+        return {"module": DBAPI, "connect_args": {"timeout": patience_s}}
     return {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 10}
 
 

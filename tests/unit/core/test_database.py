@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select, update
+from sqlalchemy.exc import OperationalError
 
 from modelyard.core.database import Database, now_us
+from modelyard.core.errors import Unavailable
 
 METADATA = MetaData()
 COUNTERS = Table("counters", METADATA, Column("id", Integer, primary_key=True), Column("value", Integer))
@@ -53,3 +55,30 @@ async def test_what_is_raised_rolls_back(database: Database) -> None:
         await fail()
     async with database.read() as connection:
         assert (await connection.execute(select(COUNTERS.c.value))).scalar_one() == 0
+
+
+async def test_one_that_somebody_else_holds_is_unavailable_for_now(database: Database, tmp_path: Path) -> None:
+    impatient = Database(f"sqlite+aiosqlite:///{tmp_path}/test.db", patience_s=0.05)
+    async with database.write():
+        with pytest.raises(Unavailable, match="the database does not answer"):
+            async with impatient.write():
+                pass
+    async with impatient.write() as connection:
+        await connection.execute(update(COUNTERS).values(value=1))
+    await impatient.close()
+
+
+async def test_one_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/nowhere/test.db")
+    for transaction in (database.read, database.write):
+        with pytest.raises(Unavailable) as raised:
+            async with transaction():
+                pass
+        assert raised.value.retry_after == 1
+    await database.close()
+
+
+async def test_a_mistake_of_ours_is_not_called_away(database: Database) -> None:
+    with pytest.raises(OperationalError, match="no such table"):
+        async with database.read() as connection:
+            await connection.exec_driver_sql("SELECT * FROM letters")
