@@ -25,9 +25,7 @@ from sqlalchemy.sql.functions import GenericFunction
 
 from .errors import Unavailable
 from .logs import get_logger
-from .sqlite_driver import DBAPI
-
-log = get_logger()
+from .sqlite_driver import DBAPI, primary_code
 
 _SQLITE_AWAY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}
 _POSTGRES_AWAY = ("08", "53", "57P", "58")
@@ -36,6 +34,8 @@ _MIGRATION_LOCK = 0x6D6F64656C  # any fixed number: PostgreSQL's advisory lock f
 
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 _LOCK_SHARED = text("SELECT pg_advisory_xact_lock_shared(:key)")
+
+log = get_logger()
 
 
 class Database:
@@ -107,7 +107,7 @@ def _is_away(error: DBAPIError) -> bool:
     if error.connection_invalidated:
         return True
     if isinstance(error.orig, sqlite3.OperationalError):
-        return error.orig.sqlite_errorcode & 0xFF in _SQLITE_AWAY
+        return primary_code(error.orig) in _SQLITE_AWAY
     return str(getattr(error.orig, "sqlstate", None) or "").startswith(_POSTGRES_AWAY)
 
 

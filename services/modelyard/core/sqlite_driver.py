@@ -25,8 +25,11 @@ from sqlalchemy.util import await_
 
 _PAUSES_S: Final = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.025, 0.025, 0.05, 0.05, 0.1)
 """Between two tries, the last one again and again: those of SQLite's own busy handler."""
-_PRIMARY_CODE: Final = 0xFF
-"""The part of an error code that is left without its details."""
+
+
+def primary_code(error: sqlite3.OperationalError) -> int:
+    """SQLite's code of the error without the byte of details, such as `sqlite3.SQLITE_BUSY`."""
+    return error.sqlite_errorcode & 0xFF
 
 
 class _File:
@@ -88,7 +91,7 @@ class _Cursor(AsyncAdapt_dbapi_cursor):
             try:
                 execute(operation, parameters)
             except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
+                is_busy = primary_code(error) == sqlite3.SQLITE_BUSY
                 if not is_busy or waited_s >= self._connection.patience_s:
                     raise
             else:
