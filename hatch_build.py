@@ -1,4 +1,4 @@
-"""Builds the native part of the express lane with the package; without a compiler the package comes without it.
+"""Builds the native parts of the pod's lanes with the package; without a compiler the package comes without it.
 
 The compiler is $CC, or cc, or that of the package `ziglang`, which the build asks for where there is no other.
 """
@@ -17,13 +17,12 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NATIVE = Path("services/modelyard/inference/lane/native")
-SOURCES = ("crossing.c",)
-LIBRARY = "libcrossing.so"
+LIBRARIES = {"libcrossing.so": "crossing.c", "libhttp2_server.so": "http2_server.c"}
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-pthread")
 
 
 class NativeBuild(BuildHookInterface[Any]):
-    """Compiles `NATIVE` into a library that lies beside its source."""
+    """Compiles what is in `NATIVE` into libraries that lie beside their sources."""
 
     def dependencies(self) -> list[str]:
         """What the build needs of the package index."""
@@ -34,20 +33,22 @@ class NativeBuild(BuildHookInterface[Any]):
         if self.target_name != "wheel" or _is_windows_or_mac():
             return
         folder = Path(self.root) / NATIVE
-        compile_library(folder, folder / LIBRARY)
-        build_data["artifacts"].append(f"/{NATIVE / LIBRARY}")
+        for library in LIBRARIES:
+            compile_library(folder, library)
+            build_data["artifacts"].append(f"/{NATIVE / library}")
         build_data["pure_python"] = False
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{platform}"
 
 
-def compile_library(folder: Path, library: Path) -> None:
-    """Compiles the sources in `folder`; raises CalledProcessError."""
+def compile_library(folder: Path, name: str) -> None:
+    """Compiles one of LIBRARIES in `folder`; raises CalledProcessError."""
+    library = folder / name
     compiler = _installed_compiler() or [sys.executable, "-m", "ziglang", "cc"]
     # Beside its place, then moved there: a program that runs with the old one keeps it.
     fresh = library.with_suffix(".new")
     subprocess.run(  # noqa: S603 - the compiler of whoever builds
-        [*compiler, *FLAGS, "-o", str(fresh), *(str(folder / name) for name in SOURCES)], check=True
+        [*compiler, *FLAGS, "-o", str(fresh), str(folder / LIBRARIES[name]), "-ldl"], check=True
     )
     fresh.replace(library)
 

@@ -339,6 +339,9 @@ int main(int count, char **arguments) {
   atomic_store(&finished, true);
   pthread_join(python, NULL);
   for (int i = 0; i < WORKERS; i++) free(workers[i].tasks);
+  const event_t *rest; /* what the last events hold is given up with the next */
+  crossing_take(&rest);
+  crossing_take(&rest);
   free(waiting.events);
   free(taken.events);
   printf("echoed %ld, refused %ld, abandoned %ld, left %ld\n", echoed, refusals, abandoned, schedulers);

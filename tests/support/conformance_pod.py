@@ -16,7 +16,7 @@ from .identity import Identity
 from .lane_program import lane_program
 from .served_registry import ServedRegistry
 
-LANES = ("plain", "express")
+LANES = ("plain", "express", "direct")
 _SETTINGS = {"SYSTEM_SHARED_MEMORY": "true", "TRIAL_LOADS": "false", "DRAIN_DELAY_S": "0"}
 
 

@@ -43,10 +43,10 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self._total = 0
 
-    def observe(self, value: int) -> None:
-        """Counts one value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._total += value
+    def observe(self, value: int, times: int = 1) -> None:
+        """Counts a value that was seen so many times."""
+        self._counts[bisect_left(self._bounds, value)] += times
+        self._total += value * times
 
     @property
     def count(self) -> int:
@@ -80,14 +80,14 @@ class MethodMetrics:
     """Ended calls by status code."""
     duration: Histogram = field(default_factory=lambda: seconds_histogram(CALL_BUCKETS_S))
 
-    def begin(self) -> None:
-        """A call has come. `end` must follow."""
-        self.started += 1
+    def begin(self, calls: int = 1) -> None:
+        """A call has come, or several together. `end` must follow."""
+        self.started += calls
 
-    def end(self, code: str, ns: int) -> None:
-        """A call has ended with this status code (`OK`, `NOT_FOUND`, …), so many nanoseconds after it came."""
-        self.codes[code] += 1
-        self.duration.observe(ns)
+    def end(self, code: str, ns: int, calls: int = 1) -> None:
+        """They have ended with this status code (`OK`, `NOT_FOUND`, …), so many nanoseconds after they came."""
+        self.codes[code] += calls
+        self.duration.observe(ns, calls)
 
 
 class CallMetrics:

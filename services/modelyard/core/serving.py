@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import grpc.aio
 import uvloop
@@ -84,6 +85,8 @@ class RunningServer:
     authorizer: Authorizer
     metrics: MetricsEndpoint | None = None
     """None if metrics are served nowhere."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What else the log says when it serves."""
 
     async def stop(self, hurry: asyncio.Event | None = None) -> None:
         """Both stages of a graceful stop; `hurry` ends the first early."""
@@ -166,17 +169,27 @@ def keep_heap() -> None:
     gc.freeze()
 
 
-ServiceFactory = Callable[[], AbstractAsyncContextManager[Service]]
+ServiceT = TypeVar("ServiceT", bound=Service)
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 
-def run(name: str, settings: ServiceSettings, build: ServiceFactory, tls: tuple[Path, Path] | None = None) -> None:
-    """Runs a service until a signal ends it. `build` is an async context manager that opens what the service needs."""
+def run(
+    name: str, settings: SettingsT, build: Callable[[], AbstractAsyncContextManager[ServiceT]],
+    start: Callable[[ServiceT, SettingsT], Awaitable[RunningServer]] = start,
+) -> None:  # fmt: skip
+    """Runs a service until a signal ends it.
+
+    `build` is an async context manager that opens what the service needs. `start` has it served, see the function.
+    """
     logs.configure(settings.log_format, settings.log_level, service=name)
     with exporting(name):
-        uvloop.run(_run(settings, build, tls))
+        uvloop.run(_run(settings, build, start))
 
 
-async def _run(settings: ServiceSettings, build: ServiceFactory, tls: tuple[Path, Path] | None) -> None:
+async def _run(
+    settings: SettingsT, build: Callable[[], AbstractAsyncContextManager[ServiceT]],
+    start: Callable[[ServiceT, SettingsT], Awaitable[RunningServer]],
+) -> None:  # fmt: skip
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -187,9 +200,9 @@ async def _run(settings: ServiceSettings, build: ServiceFactory, tls: tuple[Path
         loop.add_signal_handler(number, on_signal)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(build())
-        running = await start(service, settings, tls=tls)
+        running = await start(service, settings)
         keep_heap()
-        log.info("serving", address=running.address)
+        log.info("serving", address=running.address, **running.notes)
         await stop.wait()
         log.info("stopping", grace_s=settings.shutdown_grace_s)
         await running.stop(hurry)

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 
 from modelyard.core.errors import Unavailable
 from modelyard.inference.execution.batches import Computed
+from modelyard.inference.execution.batching import Batcher
 from modelyard.inference.execution.feeds import Feeds
 from modelyard.inference.observation.observing import NullObserver, PredictionObserver
 from modelyard.inference.protocol.delivery import Delivery, deliver
 from modelyard.inference.protocol.parameters import read_timeout
+from modelyard.inference.protocol.plain import PlainMessage
 from modelyard.inference.protocol.requests import Inference, read_request, shared_bytes
 from modelyard.inference.protocol.responses import prediction
 from modelyard.inference.protocol.shared_memory import NO_REGIONS, SharedMemory, TenantRegions
@@ -22,7 +24,9 @@ from modelyard.inference.serving.versions import LoadedVersion
 from modelyard.oip import open_inference_pb2 as pb
 
 from .calls import UNTOLD, PredictionCall
+from .plain_prediction import JointListener, JointPrediction, Listener, PlainPrediction
 
+_FORMS_KEPT = 4096
 LARGE_REQUEST_BYTES = 256 * 1024
 """A request above this is read in a thread, unless it is plain: a million text elements take a second to take apart,
 and nobody else's answer may wait for that."""
@@ -49,9 +53,59 @@ class Predictor:
         self._table = table
         self._observer: PredictionObserver = observer or NullObserver()
         self._memory = memory
+        self._begun: set[Batcher] = set()
+        self._named: dict[bytes, tuple[str, str]] = {}
+        """Model and version that the messages of a form ask for."""
 
-    async def predict(self, request: pb.ModelInferRequest, call: PredictionCall = UNTOLD) -> pb.ModelInferResponse:
-        """The answer.
+    def begin(self, plain: PlainMessage, call: PredictionCall, listener: Listener) -> PlainPrediction | None:
+        """Begins to answer a message whose form `predict` has seen, for a call of which metadata say nothing.
+
+        Costs a fraction of what `predict` does. None: let `predict` answer it, which also knows what is wrong with it.
+        """
+        version = self._version_of(plain)
+        feeds = version.plain.read_message(plain) if version is not None else None
+        if version is None or feeds is None:
+            return None
+        prediction = PlainPrediction(version, plain, call, feeds, self, listener)
+        prediction.begin()
+        self._begun.add(version.batcher)
+        return prediction
+
+    def begin_together(
+        self, plain: PlainMessage, calls: int, raw: bytes, call: PredictionCall, listener: JointListener
+    ) -> JointPrediction | None:
+        """The same for several calls with messages of one form, without ids, that came together.
+
+        `plain`: the first message. `raw`: the contents of the one input, of all calls in their order. None: let each of
+        them be answered by itself.
+        """
+        version = self._version_of(plain)
+        feeds = version.plain.read_message(plain) if version is not None else None
+        if version is None or feeds is None or feeds.rows * calls > version.batcher.plan.batch_rows:
+            return None
+        feeds = feeds._replace(rows=feeds.rows * calls, raws=[raw])
+        prediction = JointPrediction(version, calls, call, feeds, self, listener)
+        if not prediction.begin():
+            return None
+        self._begun.add(version.batcher)
+        return prediction
+
+    def _version_of(self, plain: PlainMessage) -> LoadedVersion | None:
+        """The version that a message of a known form asks for, if nothing but the name decides which."""
+        named = self._named.get(plain.form)
+        return None if named is None else self._table.only(*named)
+
+    def serve_begun(self) -> None:
+        """Has the queues served of what has begun. To be called when all that came in one turn of the event loop has:
+        nothing of it waits for the next."""
+        begun, self._begun = self._begun, set()
+        for batcher in begun:
+            batcher.serve()
+
+    async def predict(
+        self, request: pb.ModelInferRequest, call: PredictionCall = UNTOLD, plain: PlainMessage | None = None
+    ) -> pb.ModelInferResponse:
+        """The answer. `plain`: the message that the request was read from, if it looks like one for `begin`.
 
         Cancelling it takes the request out of the queue, or lets the batch it is in go on without it. Raises NotFound,
         InvalidFields, Unavailable while the version is being loaded, ResourceExhausted when its queue is full,
@@ -69,15 +123,15 @@ class Predictor:
             feeds = version.plain.read(request)
             if feeds is None:
                 return await self._answer(request, version, call, arrival)
+            if plain is not None:
+                self._learn(plain, request, version, feeds)
             computed = await version.batcher.compute(feeds, call.expires)
             response = version.plain.answer(request, computed)
-            self._count(version, call, feeds.rows, computed, arrival)
+            self.count(version, call, feeds.rows, computed, arrival)
             self._offer_to_shadow(request, response, version)
             return response
         except BaseException as error:
-            total_ns = time.perf_counter_ns() - arrival
-            version.statistics.failed(total_ns)
-            self._observer.failed(version, call, error, total_ns)
+            self.count_failure(version, call, error, arrival)
             raise
         finally:
             version.release()
@@ -104,7 +158,7 @@ class Predictor:
         if inference.deliveries is not None:
             large = large or response.ByteSize() > LARGE_OUTPUT_BYTES
             await _deliver(response, inference.deliveries, in_thread=large)
-        self._count(version, call, feeds.rows, computed, arrival)
+        self.count(version, call, feeds.rows, computed, arrival)
         self._offer_to_shadow(request, response, version)
         return response
 
@@ -114,16 +168,33 @@ class Predictor:
         if self._table.shadows and self._shadows is not None:
             self._shadows.offer(request, response, version)
 
-    def _count(self, version: LoadedVersion, call: PredictionCall, rows: int, computed: Computed, arrival: int) -> None:
-        """Counts an answer, and with the first of a run the run."""
+    def _learn(self, plain: PlainMessage, request: pb.ModelInferRequest, version: LoadedVersion, feeds: Feeds) -> None:
+        if len(self._named) >= _FORMS_KEPT:
+            self._named.clear()
+        self._named[plain.form] = request.model_name, request.model_version
+        version.plain.learn(plain, feeds)
+
+    def count(
+        self, version: LoadedVersion, call: PredictionCall, rows: int, computed: Computed, arrival: int, calls: int = 1
+    ) -> None:
+        """Counts an answer, or several that are equal in all this, and with the first of a run the run.
+
+        `arrival`: by `time.perf_counter_ns`.
+        """
         run = computed.run
         if not run.counted:
             run.counted = True
             version.statistics.executed(run)
             self._observer.executed(version, run)
         total_ns = time.perf_counter_ns() - arrival
-        version.statistics.answered(total_ns, computed.queue_ns, run)
-        self._observer.answered(version, call, rows, total_ns, computed.queue_ns, run)
+        version.statistics.answered(total_ns, computed.queue_ns, run, calls)
+        self._observer.answered(version, call, rows, total_ns, computed.queue_ns, run, calls)
+
+    def count_failure(self, version: LoadedVersion, call: PredictionCall, error: BaseException, arrival: int) -> None:
+        """Counts a prediction that had reached a version and failed or was given up."""
+        total_ns = time.perf_counter_ns() - arrival
+        version.statistics.failed(total_ns)
+        self._observer.failed(version, call, error, total_ns)
 
 
 async def _read(

@@ -12,7 +12,6 @@ from pydantic_settings import SettingsConfigDict
 
 from modelyard.core.settings import MEBIBYTE, ServiceSettings
 from modelyard.envoy.addresses import parse_address
-from modelyard.inference.execution.cpus import available_cpus
 from modelyard.inference.serving.memory import available_memory
 
 GIBIBYTE = 1024 * MEBIBYTE
@@ -27,14 +26,15 @@ class InferenceSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="MODELYARD_INFERENCE_", frozen=True, extra="ignore")
 
-    lane: Literal["auto", "express", "plain"] = "auto"
-    """How predictions reach Python. `express`: this program is an Envoy that hosts the interpreter (see
-    docs/adr/0016-the-express-lane.md). `plain`: a gRPC server in Python alone, several times slower. `auto`: express
-    where it can run."""
+    lane: Literal["auto", "direct", "express", "plain"] = "auto"
+    """How calls reach Python. `direct`: over an HTTP/2 server of the pod's own, without TLS and access log (see
+    docs/adr/0023-the-direct-lane.md). `express`: this program is an Envoy that hosts the interpreter (see
+    docs/adr/0016-the-express-lane.md). `plain`: a gRPC server in Python alone, many times slower. `auto`: the first of
+    them that can do what the settings ask for, here."""
 
     run_dir: Path | None = None
-    """Where the express lane makes a temporary folder for what it needs while it runs: sockets (so the path must be
-    short) and Envoy's configuration. Default: where the system keeps such folders."""
+    """Where the direct and the express lane make a temporary folder for what they need while they run: sockets (so the
+    path must be short) and Envoy's configuration. Default: where the system keeps such folders."""
 
     tls_certificate_file: Path | None = None
     """PEM file with the certificate chain. With `tls_key_file`: TLS 1.2 or newer on the port; without: cleartext."""
@@ -43,14 +43,15 @@ class InferenceSettings(ServiceSettings):
     """PEM file with the certificate's private key."""
 
     max_connections: int = Field(default=20_000, gt=0)
-    """Connections at a time on the express lane; more are refused."""
+    """Connections at a time on the direct and the express lane; more are refused."""
 
     envoy_threads: int = Field(default=1, ge=1, le=64)
     """Threads of Envoy on the express lane. One carries what one Python interpreter can answer."""
 
     access_log: bool = False
-    """A JSON line per call on standard error, written by Envoy on the express lane: status, times, sizes, request id.
-    No tokens, no contents. Without it only calls that failed are logged, and calls other than predictions."""
+    """A JSON line per call on standard error, written by Envoy, so on the express lane only: status, times, sizes,
+    request id. No tokens, no contents. Without it only calls that failed are logged, and calls other than
+    predictions."""
 
     registry_address: str
     """`host:port` or `unix:/path`."""
@@ -78,12 +79,14 @@ class InferenceSettings(ServiceSettings):
     """Lets a GPU multiply with a mantissa of ten bits (TF32). That is quicker, and answers then differ by more than
     rounding from those of the processor, on which trained versions are checked."""
 
-    runners: int = Field(default_factory=available_cpus, ge=1, le=1024)
-    """Batches (or requests, without batching) of one version that are computed at once, each in a thread. Default: the
-    processors this process may use. A model's own setting comes first, here and for the following four."""
+    runners: int | None = Field(default=None, ge=1, le=1024)
+    """Batches (or requests, without batching) of one version that are computed at once, each in a thread. A model's own
+    setting comes first, here and for the following four. Default: as many as there are processors that this process
+    may use; fewer, with several threads each, where that is measured to serve more when a version is loaded."""
 
-    graph_threads: int = Field(default=1, ge=1, le=1024)
-    """Threads inside one computation. More than one helps a lone caller of a large graph and costs throughput."""
+    graph_threads: int | None = Field(default=None, ge=1, le=1024)
+    """Threads inside one computation. More than one helps a lone caller of a large graph and costs throughput, unless
+    most of a run is reading weights. Default: 1, or as measured, see `runners`."""
 
     batching: bool = True
     """Whether requests may be computed together at all. If so, each version that is loaded is tried out: they are where
@@ -168,6 +171,19 @@ class InferenceSettings(ServiceSettings):
             if not path.is_file():
                 raise ValueError(f"no such file: {path}")
         return self
+
+    @model_validator(mode="after")
+    def _direct_lane_can_do_it(self) -> Self:
+        if self.lane == "direct" and self.needs_envoy:
+            raise ValueError(f"the direct lane has no {self.needs_envoy}: that is Envoy's, on the express lane")
+        return self
+
+    @property
+    def needs_envoy(self) -> str:
+        """What of these settings only Envoy can do; empty if nothing."""
+        if self.tls is not None:
+            return "TLS"
+        return "access log" if self.access_log else ""
 
     @field_validator("listen")
     @classmethod

@@ -1,4 +1,4 @@
-"""How calls cross from Envoy into a pod: bodies that come late or in parts, callers that leave, all at once."""
+"""How calls get into a pod on its quick lanes: bodies that come late or in parts, callers that leave, all at once."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Pod:
     """A running pod, and how to call it."""
 
     program: LaneProgram
+    lane: str
     token: str
 
     def headers(self, **more: str) -> list[tuple[str, str]]:
@@ -43,12 +44,15 @@ class Pod:
 
     @property
     def resident_bytes(self) -> int:
-        """Of the Envoy that hosts Python."""
-        return sum(psutil.Process(child).memory_info().rss for child in self.program.children)
+        """Of the process that takes the calls: on the express lane, Envoy, which hosts Python."""
+        serving = self.program.children if self.lane == "express" else [self.program.process.pid]
+        return sum(psutil.Process(pid).memory_info().rss for pid in serving)
 
 
-@pytest.fixture(scope="module")
-def pod() -> Iterator[Pod]:
+@pytest.fixture(scope="module", params=["express", "direct"])
+def pod(request: pytest.FixtureRequest) -> Iterator[Pod]:
+    lane = str(request.param)
+    limit = {"MAX_REQUEST_BYTES": str(LIMIT_BYTES)}
     registry = ServedRegistry()
     registry.add("scale", graphs.scale(2))
     with tempfile.TemporaryDirectory(prefix="crossing-") as name:
@@ -56,10 +60,10 @@ def pod() -> Iterator[Pod]:
         identity = Identity.create(folder)
         with (
             serve_in_background(registry.service(), identity, f"unix:{folder}/registry.sock") as served,
-            lane_program(served.address, identity, folder / "pod", MAX_REQUEST_BYTES=str(LIMIT_BYTES)) as program,
+            lane_program(served.address, identity, folder / "pod", lane=lane, **limit) as program,
         ):
             program.until_serving("scale")
-            yield Pod(program, identity.token("predictor"))
+            yield Pod(program, lane, identity.token("predictor"))
 
 
 def frame(*values: float) -> bytes:

@@ -1,4 +1,4 @@
-"""The pod's two lanes, as real processes, told the same things: they answer, refuse and log alike."""
+"""The pod's lanes, as real processes, told the same things: they answer, refuse and log alike."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from support.served_registry import ServedRegistry
 from support.waiting import eventually
 
 INFER = method_path("ModelInfer")
+QUICK_LANES = ("express", "direct")
 LIMIT_BYTES = 1 << 20
 GRPC = (("te", "trailers"), ("content-type", "application/grpc"))
 OWN_TO_A_LINE = {"timestamp", "ms"}
@@ -36,7 +37,7 @@ OWN_TO_A_LINE = {"timestamp", "ms"}
 
 @dataclass(frozen=True)
 class Lanes:
-    """Both lanes with the same models."""
+    """All lanes with the same models."""
 
     programs: Mapping[str, LaneProgram]
     identity: Identity
@@ -54,11 +55,12 @@ def lanes() -> Iterator[Lanes]:
         with (
             serve_in_background(registry.service(), identity, f"unix:{folder}/registry.sock") as served,
             lane_program(served.address, identity, folder / "express", lane="express", **settings) as express,
+            lane_program(served.address, identity, folder / "direct", lane="direct", **settings) as direct,
             lane_program(served.address, identity, folder / "plain", lane="plain", **settings) as plain,
         ):
-            for program in (express, plain):
+            for program in (express, direct, plain):
                 program.until_serving("scale")
-            yield Lanes({"express": express, "plain": plain}, identity)
+            yield Lanes({"express": express, "direct": direct, "plain": plain}, identity)
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ async def logged(program: LaneProgram, request_id: str, count: int) -> list[dict
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_both_lanes_say_the_same(lanes: Lanes, name: str) -> None:
+async def test_all_lanes_say_the_same(lanes: Lanes, name: str) -> None:
     code, wanted, parts = CASES[name]
     request_id = name.replace(" ", "-").replace(",", "")
     headers = headers_of(lanes, wanted, request_id)
@@ -215,16 +217,17 @@ async def test_both_lanes_say_the_same(lanes: Lanes, name: str) -> None:
     for lane, program in lanes.programs.items():
         answers[lane] = said(await ask(program, headers, *parts))
         lines[lane] = await logged(program, request_id, 1 if code else 0)
-    express = answers["express"]
-    assert express == answers["plain"]
-    assert express.code == code
-    assert (express.request_id == request_id, express.trailers_only) == (code != 0, code != 0)
-    assert lines["express"] == lines["plain"]
-    assert [line["event"] for line in lines["express"]] == (["call"] if code else [])
+    plain = answers["plain"]
+    assert plain.code == code
+    assert (plain.request_id == request_id, plain.trailers_only) == (code != 0, code != 0)
+    assert [line["event"] for line in lines["plain"]] == (["call"] if code else [])
+    for lane in QUICK_LANES:
+        assert answers[lane] == plain
+        assert lines[lane] == lines["plain"]
 
 
-# What is no gRPC at all never reaches our code on the plain lane: gRPC's library answers, or does not. The express lane
-# tells the caller what is wrong.
+# What is no gRPC at all never reaches our code on the plain lane: gRPC's library answers, or does not. The others tell
+# the caller what is wrong.
 BROKEN: dict[str, tuple[int, dict[str, str], list[bytes]]] = {
     "empty body": (3, {}, []),
     "half a prefix": (3, {}, [b"\0\0"]),
@@ -241,17 +244,19 @@ BROKEN: dict[str, tuple[int, dict[str, str], list[bytes]]] = {
 }
 
 
+@pytest.mark.parametrize("lane", QUICK_LANES)
 @pytest.mark.parametrize("name", BROKEN)
-async def test_what_is_no_grpc_is_refused_with_a_reason(lanes: Lanes, name: str) -> None:
+async def test_what_is_no_grpc_is_refused_with_a_reason(lanes: Lanes, name: str, lane: str) -> None:
     code, wanted, parts = BROKEN[name]
-    answer = said(await ask(lanes.programs["express"], headers_of(lanes, wanted, "broken"), *parts))
+    answer = said(await ask(lanes.programs[lane], headers_of(lanes, wanted, "broken"), *parts))
     assert (answer.code, answer.trailers_only, answer.body) == (code, True, b"")
     assert answer.details is not None
     assert answer.details[1] == unquote(answer.text) != ""
 
 
-async def test_a_caller_that_vanishes_in_the_middle_leaves_no_trace(lanes: Lanes) -> None:
-    program = lanes.programs["express"]
+@pytest.mark.parametrize("lane", QUICK_LANES)
+async def test_a_caller_that_vanishes_in_the_middle_leaves_no_trace(lanes: Lanes, lane: str) -> None:
+    program = lanes.programs[lane]
     async with raw_connection(program.address) as connection:
         stream = await connection.start(INFER, headers_of(lanes, {}, "vanished"))
         await stream.send(framed(GOOD)[:30])

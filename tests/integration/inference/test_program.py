@@ -139,7 +139,7 @@ async def test_the_program_imports_no_more_than_it_may() -> None:
     assert not modules & {"torch", "onnx", "sqlalchemy", "celery", "pyarrow"}
 
 
-@pytest.mark.parametrize("lane", ["express", "plain"])
+@pytest.mark.parametrize("lane", ["direct", "express", "plain"])
 async def test_the_program_ends_while_a_graph_computes_for_ever(
     lane: str, registry: ServedRegistry, registry_address: str, identity: Identity, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""A prediction's trace, from a real pod on either lane to a real receiver."""
+"""A prediction's trace, from a real pod on each lane to a real receiver."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ async def predict(address: str, identity: Identity) -> None:
             await stub.ModelInfer(pb.ModelInferRequest(model_name="nobody"), metadata=parent("01"))
 
 
-async def test_a_sampled_prediction_arrives_with_its_stages_from_the_express_lane(
-    identity: Identity, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lane", ["express", "direct"])
+async def test_a_sampled_prediction_arrives_with_its_stages_from_the_quick_lanes(
+    lane: str, identity: Identity, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = ServedRegistry()
     registry.add("scale", graphs.scale(2))
@@ -64,7 +65,7 @@ async def test_a_sampled_prediction_arrives_with_its_stages_from_the_express_lan
         monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
         with (
             serve_in_background(registry.service(), identity, f"unix:{folder}/registry.sock") as served,
-            lane_program(served.address, identity, folder / "pod", lane="express") as program,
+            lane_program(served.address, identity, folder / "pod", lane=lane) as program,
         ):
             await asyncio.to_thread(program.until_serving, "scale")
             await predict(program.address, identity)

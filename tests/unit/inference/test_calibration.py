@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
-from modelyard.inference.execution.calibration import BATCH_SIZES, Wishes, plan_execution
+from modelyard.inference.execution.calibration import (
+    BATCH_SIZES,
+    MOST_THREADS,
+    Wishes,
+    plan_execution,
+    replan,
+    threads_of_run,
+)
 from modelyard.inference.execution.independence import why_rows_depend
+from modelyard.inference.execution.plan import ExecutionPlan, Figure
 from modelyard.inference.execution.samples import sample_inputs
 from modelyard.inference.execution.sessions import GraphSession, RuntimeOptions
 from support import graphs
@@ -141,3 +149,45 @@ def test_made_up_inputs_fit_the_signature_and_are_always_the_same(tmp_path: Path
     assert first.shape == (3, 3, 5)
     assert np.isnan(first[1]).all()
     assert np.array_equal(first, second, equal_nan=True)
+
+
+def measured(batch_rows: int, *run_us: int) -> ExecutionPlan:
+    """A plan with these times for 1, 8, 32 … rows."""
+    figures = tuple(Figure(rows, 1000 * us) for rows, us in zip(BATCH_SIZES, run_us, strict=False))
+    return ExecutionPlan(max_batch_size=64, batch_rows=batch_rows, runners=2, reason="measured", figures=figures)
+
+
+@pytest.mark.parametrize(
+    ("plan", "cpus", "threads"),
+    [
+        (measured(128, 4000, 6500, 15_000, 50_000), 2, 2),  # reads weights, above all
+        (measured(128, 4000, 6500, 15_000, 50_000), 64, MOST_THREADS),
+        (measured(128, 4000, 6500, 15_000, 50_000), 1, 1),
+        (measured(1, 4000, 6500, 15_000, 50_000), 2, 1),  # rows that must not be joined
+        (measured(128, 100, 150, 300, 900), 2, 1),  # too small to be parted
+        (measured(32, 25_000, 190_000, 700_000), 2, 1),  # computes, above all
+        (measured(32), 2, 1),  # not measured
+    ],
+)
+def test_one_run_gets_all_processors_where_most_of_it_is_reading_weights(
+    plan: ExecutionPlan, cpus: int, threads: int
+) -> None:
+    assert threads_of_run(plan, cpus) == threads
+
+
+def test_a_plan_for_more_threads_keeps_what_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graphs.scale(2))
+    session = GraphSession(path, RuntimeOptions(graph_threads=2, device="cpu"))
+    plan = measured(128, 4000, 6500)
+    wishes = Wishes(runners=1, queue_size=7, max_batch_size=64, graph_threads=2)
+    new = replan(plan, session, wishes)
+    assert (new.runners, new.graph_threads, new.batch_rows, new.figures) == (1, 2, 128, plan.figures)
+    assert "2 threads" in new.reason
+
+
+def test_a_plan_for_more_threads_joins_nothing_if_rows_then_depend_on_each_other(tmp_path: Path) -> None:
+    plan = measured(128, 4000, 6500)
+    session = opened(tmp_path, DEPENDENT["softmax over the batch"])
+    new = replan(plan, session, Wishes(runners=1, queue_size=7, max_batch_size=64, graph_threads=2))
+    assert (new.batch_rows, new.split_rows) == (1, 1)

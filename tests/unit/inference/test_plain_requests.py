@@ -173,7 +173,7 @@ async def test_memory_of_forms_is_bounded(version: LoadedVersion) -> None:
     ]
     for one in computed:
         assert version.plain.answer(plain_request(), one).outputs[0].shape == [*one.outputs[0].shape]
-    assert len(version.plain._forms) <= FORMS_KEPT
+    assert len(version.plain._answers) <= FORMS_KEPT
 
 
 @settings(max_examples=200, deadline=None)

@@ -22,7 +22,7 @@ def test_the_environment_fills_the_settings(monkeypatch: pytest.MonkeyPatch, tmp
     settings = InferenceSettings()  # type: ignore[call-arg]  # the environment fills it
     assert (settings.anonymous_predict, settings.warm_up_batch_sizes) == (True, (1, 8))
     assert settings.max_request_bytes == 64 * 1024 * 1024
-    assert settings.runners == available_cpus()
+    assert (settings.runners, settings.graph_threads) == (None, None)
     assert str(os.getpid()) in settings.pod
 
 
@@ -33,6 +33,21 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: object
     needed = {"registry_address": "localhost:1", "cache_dir": tmp_path, "token_keys_file": tmp_path}
     with pytest.raises(ValidationError, match=name):
         InferenceSettings(**needed, **{name: value})  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize("lane", ["auto", "direct", "express", "plain"])
+@pytest.mark.parametrize("needs", ["TLS", "access log"])
+def test_what_only_envoy_can_do_is_not_asked_of_the_direct_lane(lane: str, needs: str, tmp_path: Path) -> None:
+    pem = tmp_path / "any.pem"
+    pem.touch()
+    tls = {"tls_certificate_file": pem, "tls_key_file": pem}
+    asked = {"lane": lane, **(tls if needs == "TLS" else {"access_log": True})}
+    needed = {"registry_address": "localhost:1", "cache_dir": tmp_path, "token_keys_file": tmp_path}
+    if lane == "direct":
+        with pytest.raises(ValidationError, match=f"the direct lane has no {needs}: that is Envoy's"):
+            InferenceSettings(**needed, **asked)  # type: ignore[arg-type]  # as the environment gives them
+    else:
+        assert InferenceSettings(**needed, **asked).needs_envoy == needs  # type: ignore[arg-type]  # as above
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 10_000)])

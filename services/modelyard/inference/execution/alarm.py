@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 
 
 class DeadlineAlarm:
@@ -25,7 +26,8 @@ class DeadlineAlarm:
         if self._timer is not None:
             self._timer.cancel()
         self._at = at
-        self._timer = self._loop.call_at(at, self._fire)
+        # Nobody's context: it rings for all, not for the call that set it.
+        self._timer = self._loop.call_at(at, self._fire, context=Context())
 
     def cancel(self) -> None:
         """Forgets the time asked for."""

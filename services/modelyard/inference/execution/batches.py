@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from modelyard.inference.observation.statistics import Execution
 
@@ -43,18 +42,33 @@ class Computed(NamedTuple):
 Outcome: TypeAlias = "Computed | Exception"
 
 
+class Outlet(Protocol):
+    """Where the outcome of a request goes. An `asyncio.Future` is one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for the outcome any more: it is there, or the caller has gone."""
+
+    def set_result(self, result: Computed, /) -> None:
+        """It was computed."""
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """It was not."""
+
+
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
     """One request from its arrival in the queue to its answer. Everything but `feeds` belongs to the event loop."""
 
     feeds: Feeds
-    result: asyncio.Future[Computed]
+    result: Outlet
     expires: float | None = None
     """The event loop's time after which its caller waits no more."""
     priority: int = DEFAULT_PRIORITY
     queued_ns: int = field(default_factory=time.perf_counter_ns)
     batch: Batch | None = None
     """None while it waits."""
+    calls: int = 1
+    """How many calls it is for: calls that came together may be one request with all their rows."""
 
 
 class Run(NamedTuple):
@@ -67,11 +81,12 @@ class Run(NamedTuple):
 class Batch:
     """Requests that leave the queue together."""
 
-    __slots__ = ("disproved", "outcomes", "requests", "rows", "run", "took_ns")
+    __slots__ = ("calls", "disproved", "outcomes", "requests", "rows", "run", "took_ns")
 
     def __init__(self, requests: list[QueuedRequest]) -> None:
         self.requests = requests
         self.rows = sum([request.feeds.rows for request in requests])
+        self.calls = sum([request.calls for request in requests])
         self.run = Run(requests, RunControl())
         """Replaced by whoever computes; read by the event loop, once each time: it is looked at and stopped as one."""
         self.outcomes: Sequence[Outcome] = ()

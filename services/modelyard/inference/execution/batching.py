@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextvars import Context
 from dataclasses import replace
 from functools import partial
 
@@ -54,6 +55,8 @@ class Batcher:
         self._linger: asyncio.TimerHandle | None = None
         self._woken = False
         self._aborted = False
+        self._context = Context()
+        """Nobody's: the queue is served for all, and must not be taken for a part of the call that woke it."""
 
     async def compute(self, feeds: Feeds, expires: float | None = None, priority: int = 0) -> Computed:
         """Computes a request. `expires`: the event loop's time after which its caller waits no more. `priority`: see
@@ -63,18 +66,55 @@ class Batcher:
         if the queue is full, DeadlineExceeded as soon as the time is over, Unavailable if the version is aborted, and
         what the session raises for this request.
         """
-        request = QueuedRequest(feeds, self._loop.create_future(), expires, level_of(priority))
-        self._admit(request)
+        result: asyncio.Future[Computed] = self._loop.create_future()
+        request = QueuedRequest(feeds, result, expires, level_of(priority))
+        self.admit(request)
         try:
-            return await request.result
+            return await result
         except asyncio.CancelledError:
-            self._leave(request)
+            self.leave(request)
             raise
+
+    def admit(self, request: QueuedRequest, *, wake: bool = True) -> None:
+        """Puts a request into the queue; its outcome goes to its `result`, not before this has returned.
+
+        Without `wake` the caller has the queue served when all requests that it has are in it.
+
+        Raises ResourceExhausted if the queue is full, Unavailable if the version is aborted.
+        """
+        if self._aborted:
+            raise Unavailable("the pod is stopping", retry_after=1.0)
+        waiting = self._waiting.calls
+        if self.room < request.calls:
+            raise ResourceExhausted(
+                f"{waiting} requests are waiting for this version, the most allowed",
+                retry_after=self._pace.seconds_for(waiting),
+            )
+        self._waiting.add(request)
+        if request.expires is not None:
+            self._alarm.set(request.expires)
+        if wake:
+            self._wake()
+
+    def leave(self, request: QueuedRequest) -> None:
+        """Nobody waits for this request any more: takes it out of the queue, or stops a run that is for nobody.
+
+        Its `result` must say that it is done.
+        """
+        if request.batch is None:
+            self._waiting.discard(request)
+        else:
+            request.batch.stop_if_unwanted()
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
-        return len(self._waiting)
+        """Calls in the queue."""
+        return self._waiting.calls
+
+    @property
+    def room(self) -> int:
+        """How many more calls would be taken now."""
+        return self.plan.queue_size + self._threads.idle - self._waiting.calls
 
     async def close(self) -> None:
         """Ends the threads. Nothing may be waiting or running any more, unless it was aborted."""
@@ -91,30 +131,18 @@ class Batcher:
         for request in self._unanswered():
             self._fail(request, Unavailable("the pod is stopping", retry_after=1.0))
 
-    def _admit(self, request: QueuedRequest) -> None:
-        """Puts a request into the queue, if it has room."""
-        if self._aborted:
-            raise Unavailable("the pod is stopping", retry_after=1.0)
-        waiting = len(self._waiting)
-        if waiting >= self.plan.queue_size + self._threads.idle:
-            raise ResourceExhausted(
-                f"{waiting} requests are waiting for this version, the most allowed",
-                retry_after=self._pace.seconds_for(waiting),
-            )
-        self._waiting.add(request)
-        if request.expires is not None:
-            self._alarm.set(request.expires)
-        self._wake()
-
     def _wake(self) -> None:
         """Lets the queue be served behind what is ready in the event loop now: more requests, as a rule."""
         if not self._woken:
             self._woken = True
-            self._loop.call_soon(self._serve)
+            self._loop.call_soon(self._woke, context=self._context)
 
-    def _serve(self) -> None:
-        """Starts what can be started."""
+    def _woke(self) -> None:
         self._woken = False
+        self.serve()
+
+    def serve(self) -> None:
+        """Starts what can be started."""
         while len(self._waiting):
             if self._waiting.first().feeds.rows <= self.plan.inline_rows:
                 self._compute_here()
@@ -173,7 +201,7 @@ class Batcher:
     def _finish(self, batch: Batch) -> None:
         """Answers a computed batch."""
         self._running.discard(batch)
-        self._pace.ended(len(batch.requests), batch.rows, batch.took_ns / 1e9)
+        self._pace.ended(batch.calls, batch.rows, batch.took_ns / 1e9)
         for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
             request.batch = None  # the two would keep each other, and their tensors, in memory
             if request.result.done():
@@ -183,27 +211,21 @@ class Batcher:
             else:
                 request.result.set_result(outcome)
         if batch.disproved:
-            self._stop_batching()
+            self.stop_batching()
         if len(self._waiting):
             self._wake()
 
-    def _stop_batching(self) -> None:
+    def stop_batching(self) -> None:
+        """The graph turned out not to give one row of results for each row of inputs."""
         if self.plan.batching:
             reason = "the graph gave another number of rows than it was given: requests are computed one by one"
             self.plan = replace(self.plan, batch_rows=1, reason=reason)
             log.warning(reason, version=self._name)
 
-    def _leave(self, request: QueuedRequest) -> None:
-        """Nobody waits for this request any more: takes it out of the queue, or stops a run that is for nobody."""
-        if request.batch is None:
-            self._waiting.discard(request)
-        else:
-            request.batch.stop_if_unwanted()
-
     def _fail(self, request: QueuedRequest, error: Exception) -> None:
         if not request.result.done():
             request.result.set_exception(error)
-        self._leave(request)
+        self.leave(request)
 
     def _expire(self) -> None:
         """Tells everybody whose time is over, wherever the request is, and sets the alarm for the next."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .computing import RowsMismatch, split
 from .feeds import Feeds, join
@@ -40,6 +40,13 @@ HALF = 0.5
 INLINE_NS = 200_000
 """Batches that take less are computed in the event loop: it spends about that much on waking a thread and being woken
 by it, with the requests that come in between."""
+
+WEIGHTS_NS = 1_000_000
+READ_ONCE = 4.0
+"""A graph that takes so long for one row, and computes so many times the rows in large batches, spends most of a run
+on reading its weights."""
+MOST_THREADS = 4
+"""Of one run: what matrix products gain by more becomes less with each, and others wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,33 @@ def plan_execution(session: GraphSession, wishes: Wishes, *, predictable: bool) 
         reason=_reason(wishes, obstacle, joined=batch_rows > 1),
         figures=figures,
     )
+
+
+def threads_of_run(plan: ExecutionPlan, cpus: int) -> int:
+    """How many threads one run should have, given what was measured with one.
+
+    Runs at once read the weights once each, and share among them the requests that are there. Where reading is most of
+    a run, one that takes all requests and has the processors to itself is done sooner.
+    """
+    if not plan.batching or not plan.figures:
+        return 1
+    alone, best = plan.figures[0], max(plan.figures, key=_rate)
+    reads_most = alone.run_ns >= WEIGHTS_NS and _rate(best) >= READ_ONCE * _rate(alone)
+    return min(cpus, MOST_THREADS) if reads_most else 1
+
+
+def replan(plan: ExecutionPlan, session: GraphSession, wishes: Wishes) -> ExecutionPlan:
+    """The same plan for a session with other threads. Its figures stay those of one thread.
+
+    Threads may part a sum in another way, so that a row's result depends on the batch: looked at again.
+    """
+    obstacle = why_rows_depend(session)
+    if obstacle:
+        plan = replace(plan, batch_rows=1, split_rows=1, reason=_reason(wishes, obstacle, joined=False))
+    else:
+        reason = f"{plan.reason}; each run has {wishes.graph_threads} threads, since most of it is reading weights"
+        plan = replace(plan, reason=reason)
+    return replace(plan, runners=wishes.runners, graph_threads=wishes.graph_threads)
 
 
 def _obstacle(session: GraphSession, wishes: Wishes, *, predictable: bool) -> str:

@@ -65,7 +65,8 @@ def _run(session: GraphSession, run: Run) -> list[Computed]:
     rows = [request.feeds.rows for request in requests]
     outputs = split(arrays, [types[name].datatype for name in names], rows)
     done = time.perf_counter_ns()
-    execution = Execution(len(requests), sum(rows), joined - begun, computed - joined, done - computed)
+    calls = sum([request.calls for request in requests])
+    execution = Execution(calls, sum(rows), joined - begun, computed - joined, done - computed)
     return [
         Computed(contents, begun - request.queued_ns, execution)
         for request, contents in zip(requests, outputs, strict=True)

@@ -8,9 +8,10 @@ _WEIGHT = 0.2
 """Of the latest run in the running mean."""
 _RETRY_LEAST_S, _RETRY_MOST_S = 0.01, 30.0
 
-LINGER_SHARE = 0.1
-LINGER_MOST_S = 0.002
+LINGER_SHARE = 0.6
+LINGER_MOST_S = 0.012
 """A free runner waits at most this share of the last run's time, and at most so long."""
+LEAST_TRUST = 0.05
 
 
 class Pace:
@@ -23,9 +24,14 @@ class Pace:
         self._returning_rows = 0
         """Rows whose callers have just been answered and have not come back yet, as callers in a loop will."""
         self._until = 0.0
+        self._trust = 1.0
+        """The share of the longest wait that is granted: less while callers do not come back."""
 
     def begun(self, rows: int) -> None:
         """A batch of so many rows has left the queue."""
+        if self._until:
+            came_back = 2 * rows >= self._returning_rows
+            self._trust = min(1.0, 2 * self._trust) if came_back else max(LEAST_TRUST, self._trust / 2)
         self._returning_rows = max(0, self._returning_rows - rows)
 
     def ended(self, requests: int, rows: int, took_s: float) -> None:
@@ -35,7 +41,7 @@ class Pace:
         if requests > 1:
             now = time.monotonic()
             self._returning_rows = rows + (self._returning_rows if now < self._until else 0)
-            self._until = max(self._until, now + min(took_s * LINGER_SHARE, LINGER_MOST_S))
+            self._until = max(self._until, now + self._trust * min(took_s * LINGER_SHARE, LINGER_MOST_S))
 
     def seconds_for(self, requests: int) -> float:
         """When a queue of this length will be empty, roughly."""

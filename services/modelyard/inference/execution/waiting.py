@@ -14,7 +14,7 @@ class WaitingRequests:
     def __init__(self) -> None:
         self._levels: dict[int, OrderedDict[QueuedRequest, None]] = {}
         """By priority; a level exists while somebody waits in it."""
-        self.rows = 0
+        self.rows = self.calls = 0
         """Of all that wait, together."""
         self._count = 0
 
@@ -33,6 +33,7 @@ class WaitingRequests:
             level = self._levels[request.priority] = OrderedDict()
         level[request] = None
         self._count += 1
+        self.calls += request.calls
         self.rows += request.feeds.rows
 
     def discard(self, request: QueuedRequest) -> None:
@@ -44,6 +45,7 @@ class WaitingRequests:
         if not level:
             del self._levels[request.priority]
         self._count -= 1
+        self.calls -= request.calls
         self.rows -= request.feeds.rows
 
     def first(self) -> QueuedRequest:
@@ -68,7 +70,7 @@ class WaitingRequests:
                         break
         if len(taken) == self._count:
             self._levels.clear()
-            self._count = self.rows = 0
+            self._count = self.calls = self.rows = 0
         else:
             for request in taken:
                 self.discard(request)

@@ -10,24 +10,23 @@ import asyncio
 import time
 
 from google.protobuf.message import DecodeError
-from grpc import StatusCode
 
-from modelyard.core.errors import DeadlineExceeded, MalformedContent, ModelyardError, to_status
-from modelyard.core.interceptors import ANONYMOUS, REQUEST_ID_HEADER, Authorizer, log_call, log_unhandled, request_id_of
+from modelyard.core.errors import DeadlineExceeded, MalformedContent
+from modelyard.core.interceptors import ANONYMOUS, REQUEST_ID_HEADER, Authorizer
 from modelyard.core.metrics import MethodMetrics
 from modelyard.core.tokens import Caller as Identity
-from modelyard.core.trace_context import current, enter
+from modelyard.core.trace_context import enter
 from modelyard.core.tracing import begin
 from modelyard.inference.calls import PredictionCall
 from modelyard.inference.prediction import Predictor
 from modelyard.oip import open_inference_pb2 as pb
-from modelyard.oip.service import method_path
 
-from .crossing import ArrivingCall
-from .frames import error_headers, read_timeout, unframe
+from .arrivals import ArrivingCall, JointArrival
+from .endings import METHOD, Endings
+from .frames import unframe
 from .metadata import CallMetadata
+from .short_way import JointAnswer, PlainAnswer, ShortWay
 
-METHOD = method_path("ModelInfer")
 SLOW_BYTES = 256 * 1024
 """A compressed message above this is decompressed in a thread."""
 _REMEMBERED = 10_000
@@ -46,16 +45,33 @@ class ExpressLane:
     ) -> None:
         self._predictor = predictor
         self._authorizer = authorizer
-        self._metrics = metrics
+        self._endings = Endings(metrics)
         self._max_request_bytes = max_request_bytes
         self._admitted: dict[bytes, Identity] = {}
         self._loop = asyncio.get_running_loop()
-        self._answering: dict[int, asyncio.Task[None]] = {}
+        self._answering: dict[int, asyncio.Task[None] | PlainAnswer | JointAnswer] = {}
         self._bodies: dict[int, asyncio.Future[None]] = {}
+        self._short = ShortWay(
+            predictor, self._endings, self._identify,
+            ended=lambda identifier: self._answering.pop(identifier, None), arrived=self.arrived,
+        )  # fmt: skip
 
     def arrived(self, call: ArrivingCall) -> None:
         """See `Receiver`."""
-        self._answering[call.id] = self._loop.create_task(self._answer(call, None))
+        answer = self._short.begin(call)
+        if answer is None:
+            self._answering[call.id] = self._loop.create_task(self._answer(call, None))
+        elif not answer.over:
+            self._answering[call.id] = answer
+
+    def arrived_together(self, arrival: JointArrival) -> None:
+        """See `Receiver`."""
+        answer = self._short.begin_together(arrival)
+        if answer is None:
+            for call in arrival.part():
+                self.arrived(call)
+        elif not answer.over:
+            self._answering[arrival.id] = answer
 
     def coming(self, call: ArrivingCall) -> None:
         """See `Receiver`."""
@@ -68,27 +84,33 @@ class ExpressLane:
         if body is not None and not body.done():
             body.set_result(None)
 
-    def gone(self, call_id: int) -> None:
+    def gone(self, identifier: int, request_id: bytes | None) -> None:
         """See `Receiver`."""
-        task = self._answering.get(call_id)
-        if task is not None:
+        answering = self._answering.get(identifier)
+        if isinstance(answering, PlainAnswer | JointAnswer):
+            answering.gone(request_id)
+        elif answering is not None:
             # Not at once: a task that is cancelled before its first step never enters its coroutine, and so would never
             # drop the call. Its first step stands before this in the loop.
-            self._loop.call_soon(task.cancel)
+            self._loop.call_soon(answering.cancel)
+
+    def all_told(self) -> None:
+        """See `Receiver`."""
+        self._predictor.serve_begun()
 
     async def give_up(self) -> None:
         """Cancels what is not answered yet; returns when that has ended."""
         await asyncio.sleep(0)  # the first step of each, as above
         answering = list(self._answering.values())
-        for task in answering:
-            task.cancel()
-        await asyncio.gather(*answering, return_exceptions=True)
+        for one in answering:
+            one.cancel()
+        tasks = [one for one in answering if isinstance(one, asyncio.Task)]
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, call: ArrivingCall, body: asyncio.Future[None] | None) -> None:
         """One call. `body`: done when the body is here, None if it is."""
         arrival_ns = time.perf_counter_ns()
-        headers = call.headers
-        metadata = CallMetadata(headers)
+        metadata = CallMetadata(call.fields)
         identity = ANONYMOUS
         trace = begin(METHOD, metadata)
         if trace is not None:
@@ -96,28 +118,33 @@ class ExpressLane:
             if trace.recorded:
                 trace.note(request_id=str(metadata.get(REQUEST_ID_HEADER, "")))
         try:
-            expires = None if call.timeout is None else self._loop.time() + read_timeout(call.timeout)
-            identity = self._identify(metadata, headers.get(b"authorization", b""))
+            expires = self._short.expires(call)
+            identity = self._identify(metadata)
             if body is not None:
                 await _until_whole(body, expires)
             request = await self._parse(call)
-            response = await self._predictor.predict(request, PredictionCall(expires, identity, metadata))
+            prediction = PredictionCall(expires, identity, metadata)
+            response = await self._predictor.predict(request, prediction, call.plain)
             message = response.SerializeToString()
         except _NeverWhole:
-            self._count("CANCELLED", time.perf_counter_ns() - arrival_ns)
+            code = "CANCELLED"
+            self._endings.count(code, time.perf_counter_ns() - arrival_ns)
             call.drop()
         except BaseException as error:  # noqa: BLE001 - translated, as in core.interceptors
-            self._fail(error, metadata, identity, time.perf_counter_ns() - arrival_ns, call)
+            code = self._endings.failed(call, error, identity, time.perf_counter_ns() - arrival_ns)
         else:
-            self._count("OK", time.perf_counter_ns() - arrival_ns)
-            call.answer(message)
+            code = "OK"
+            self._endings.answered(call, message, time.perf_counter_ns() - arrival_ns)
         finally:
             self._answering.pop(call.id, None)
             if body is not None:
                 self._bodies.pop(call.id, None)
+        if trace is not None:
+            trace.end(code)
 
-    def _identify(self, metadata: CallMetadata, token: bytes) -> Identity:
+    def _identify(self, metadata: CallMetadata) -> Identity:
         """Who calls. Remembers who may, until their token expires: callers send thousands of calls with one token."""
+        token = metadata.raw(b"authorization")
         identity = self._admitted.get(token)
         if identity is None or identity.expire_time <= time.time():
             identity = self._authorizer.authorize(METHOD, metadata)
@@ -129,7 +156,7 @@ class ExpressLane:
     async def _parse(self, call: ArrivingCall) -> pb.ModelInferRequest:
         message = call.message
         if message is None:
-            unframing = (call.body, call.headers.get(b"grpc-encoding"), self._max_request_bytes)
+            unframing = (call.body, call.fields.get(b"grpc-encoding"), self._max_request_bytes)
             if call.body[:1] == b"\1" and len(call.body) > SLOW_BYTES:
                 message = await asyncio.to_thread(unframe, *unframing)
             else:
@@ -138,35 +165,6 @@ class ExpressLane:
             return pb.ModelInferRequest.FromString(message)
         except DecodeError as error:
             raise MalformedContent(f"the message is not a request of {METHOD}") from error
-
-    def _fail(
-        self, error: BaseException, metadata: CallMetadata, identity: Identity, ns: int, call: ArrivingCall
-    ) -> None:
-        """Answers with nothing but the status of `error`: what has no body yet, the door may send to another pod."""
-        request_id = request_id_of(metadata)
-        if isinstance(error, asyncio.CancelledError):
-            self._count("CANCELLED", ns)
-            log_call(METHOD, "CANCELLED", ns, identity, request_id=request_id)
-            call.drop()
-            return
-        if not isinstance(error, ModelyardError):
-            log_unhandled(METHOD, error, request_id=request_id)
-        status = to_status(error, request_id=request_id)
-        code = _NAMES[status.code]
-        message = str(error) if isinstance(error, ModelyardError) else ""
-        self._count(code, ns)
-        log_call(METHOD, code, ns, identity, message=message, request_id=request_id)
-        call.refuse(error_headers(status, request_id))
-
-    def _count(self, code: str, ns: int) -> None:
-        self._metrics.begin()
-        self._metrics.end(code, ns)
-        trace = current()
-        if trace is not None:
-            trace.end(code)
-
-
-_NAMES = {code.value[0]: code.name for code in StatusCode}
 
 
 async def _until_whole(body: asyncio.Future[None], expires: float | None) -> None:

@@ -18,7 +18,8 @@ from modelyard.inference.application import build
 from modelyard.inference.settings import InferenceSettings
 
 from .crossing import Crossing
-from .express import METHOD, ExpressLane
+from .endings import METHOD
+from .express import ExpressLane
 from .handover import DRAIN, END_STREAMS, Handover
 
 log = logs.get_logger()

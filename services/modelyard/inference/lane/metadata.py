@@ -18,6 +18,10 @@ class CallMetadata(Mapping[str, str | bytes]):
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self._headers = headers
 
+    def raw(self, name: bytes) -> bytes:
+        """A header's bytes; empty if it is not there."""
+        return self._headers.get(name, b"")
+
     def __getitem__(self, key: str) -> str | bytes:
         value = self._headers[key.encode()]
         if not key.endswith(_BINARY):

@@ -14,7 +14,7 @@ from .crossing import LIBRARY
 
 
 class LaneUnavailable(Exception):
-    """The express lane cannot run here; the text says what is missing."""
+    """A lane cannot run here; the text says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from modelyard.core.errors import DeadlineExceeded, DigestMismatch, MalformedCon
 from modelyard.core.logs import get_logger
 from modelyard.core.retries import is_transient
 from modelyard.inference.execution import run_memory
-from modelyard.inference.execution.calibration import Wishes, plan_execution
+from modelyard.inference.execution.calibration import Wishes, plan_execution, replan, threads_of_run
+from modelyard.inference.execution.cpus import available_cpus
 from modelyard.inference.execution.plan import ExecutionPlan
 from modelyard.inference.execution.predictability import is_predictable
 from modelyard.inference.execution.run_watch import RunWatch
@@ -38,12 +39,12 @@ class Loader:
         """Raises WrongState if the settings demand a device that is not there."""
         self._artifacts = artifacts
         self._settings = settings
-        self.options = RuntimeOptions(settings.graph_threads, settings.device, tf32=settings.cuda_tf32)
+        self.options = RuntimeOptions(settings.graph_threads or 1, settings.device, tf32=settings.cuda_tf32)
         self.budget = MemoryBudget(settings.memory_budget_bytes)
         self._trials = VersionTrials(settings, on_gpu=self.options.on_gpu)
         self._watch = RunWatch(settings.max_run_s)
         self._memory = None if self.options.on_gpu else run_memory.shared(_arena_bytes(settings))
-        log.info("runtime", providers=self.options.providers(), runners=settings.runners)
+        log.info("runtime", providers=self.options.providers(), runners=settings.runners or "as measured")
 
     async def load(self, wanted: WantedVersion) -> LoadedVersion:
         """A version that is warm and ready to answer. What it raises, `reason_of` puts into words."""
@@ -67,6 +68,7 @@ class Loader:
             "version loaded", version=str(wanted), digest=wanted.digest, signature=str(session.signature),
             fetch_ms=_milliseconds(start, fetched), load_ms=_milliseconds(fetched, time.perf_counter()),
             batching=plan.reason, batch_rows=plan.batch_rows, inline_rows=plan.inline_rows, runners=plan.runners,
+            graph_threads=plan.graph_threads,
         )  # fmt: skip
         return LoadedVersion(wanted, session, plan, room)
 
@@ -85,22 +87,38 @@ class Loader:
         await asyncio.to_thread(self._watch.close)
 
     def _open(self, path: Path, wanted: WantedVersion) -> tuple[GraphSession, ExecutionPlan]:
-        options = replace(self.options, graph_threads=wanted.serving.graph_threads or self.options.graph_threads)
-        options = replace(options, mapped_weights=maps_weights(wanted, self._settings))
         graph = read_graph_file(path)
         graph.check(wanted.weights.location if wanted.weights is not None else "")
         predictable = is_predictable(graph)
-        session = GraphSession(path, options, self._limits(wanted, predictable=predictable))
-        session.signature = agreed_signature(wanted.inputs, wanted.outputs, session.signature)
-        sizes = [size for size in self._settings.warm_up_batch_sizes if size <= self._settings.max_batch_size]
+        wishes = self._wishes(wanted)
         try:
-            session.warm_up(sizes)
-            plan = plan_execution(session, self._wishes(wanted), predictable=predictable)
+            session = self._session(path, wanted, wishes, predictable=predictable)
+            plan = plan_execution(session, wishes, predictable=predictable)
+            threads = threads_of_run(plan, available_cpus()) if session.runs_in_caller else 1
+            if threads > 1 and not self._is_told_threads(wanted):
+                del session  # its memory first
+                wishes = replace(wishes, runners=max(1, available_cpus() // threads), graph_threads=threads)
+                session = self._session(path, wanted, wishes, predictable=predictable)
+                plan = replan(plan, session, wishes)
         except LOAD_ERRORS as error:
             raise MalformedContent(f"the graph fails on zeros: {brief(error)}") from error
         except DeadlineExceeded as error:  # where no trial came first
             raise MalformedContent(f"it computes zeros for longer than {self._watch.limit_s:g} s") from error
         return session, plan
+
+    def _session(self, path: Path, wanted: WantedVersion, wishes: Wishes, *, predictable: bool) -> GraphSession:
+        """A session that has computed what it will be asked for first."""
+        options = replace(
+            self.options, graph_threads=wishes.graph_threads, mapped_weights=maps_weights(wanted, self._settings)
+        )
+        session = GraphSession(path, options, self._limits(wanted, predictable=predictable))
+        session.signature = agreed_signature(wanted.inputs, wanted.outputs, session.signature)
+        session.warm_up([size for size in self._settings.warm_up_batch_sizes if size <= self._settings.max_batch_size])
+        return session
+
+    def _is_told_threads(self, wanted: WantedVersion) -> bool:
+        serving, settings = wanted.serving, self._settings
+        return bool(serving.runners or serving.graph_threads or settings.runners or settings.graph_threads)
 
     def _limits(self, wanted: WantedVersion, *, predictable: bool) -> RunLimits:
         """Graphs that take as much for every request of a batch size have memory of their own, which goes with them."""
@@ -113,10 +131,10 @@ class Loader:
         """What is asked of this version: by the model's owner, else by the pod's settings."""
         serving, settings = wanted.serving, self._settings
         return Wishes(
-            runners=serving.runners or settings.runners,
+            runners=serving.runners or settings.runners or available_cpus(),
             queue_size=serving.queue_size or settings.queue_size,
             max_batch_size=serving.max_batch_size or settings.max_batch_size,
-            graph_threads=serving.graph_threads or settings.graph_threads,
+            graph_threads=serving.graph_threads or settings.graph_threads or 1,
             batching=serving.batching if settings.batching else False,
         )
 

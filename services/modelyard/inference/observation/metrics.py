@@ -114,18 +114,19 @@ class PredictionMetrics:
         self._tenants = Tenants()
 
     def answered(
-        self, version: LoadedVersion, call: PredictionCall, rows: int, total_ns: int, queue_ns: int, run: Execution
-    ) -> None:
+        self, version: LoadedVersion, call: PredictionCall, rows: int, total_ns: int, queue_ns: int, run: Execution,
+        requests: int = 1,
+    ) -> None:  # fmt: skip
         """See `PredictionObserver`."""
         measurements = version.measurements
-        measurements.request.observe(total_ns)
-        measurements.queue.observe(queue_ns)
+        measurements.request.observe(total_ns, requests)
+        measurements.queue.observe(queue_ns, requests)
         use = self._tenants.of(call.caller.tenant)
-        use.requests += 1
-        use.rows += rows
-        use.request.observe(total_ns)
-        use.queue.observe(queue_ns)
-        use.compute.observe(run.infer_ns)
+        use.requests += requests
+        use.rows += rows * requests
+        use.request.observe(total_ns, requests)
+        use.queue.observe(queue_ns, requests)
+        use.compute.observe(run.infer_ns, requests)
         trace = current()
         if trace is not None and trace.recorded:
             _trace_stages(trace, version, rows, queue_ns, run)

@@ -18,11 +18,13 @@ class PredictionObserver(Protocol):
     """Hears of every prediction, once, and of every run of a graph."""
 
     def answered(
-        self, version: LoadedVersion, call: PredictionCall, rows: int, total_ns: int, queue_ns: int, run: Execution
-    ) -> None:
+        self, version: LoadedVersion, call: PredictionCall, rows: int, total_ns: int, queue_ns: int, run: Execution,
+        requests: int = 1,
+    ) -> None:  # fmt: skip
         """A request of so many rows was answered, `total_ns` after it arrived, of which it waited `queue_ns`.
 
-        `run` computed it, perhaps for others too: it is the same object for all of them.
+        `run` computed it, perhaps for others too: it is the same object for all of them. `requests`: so many that came
+        together and were answered together.
         """
 
     def failed(self, version: LoadedVersion, call: PredictionCall, error: BaseException, total_ns: int) -> None:
@@ -36,8 +38,9 @@ class NullObserver:
     """Watches nothing."""
 
     def answered(
-        self, version: LoadedVersion, call: PredictionCall, rows: int, total_ns: int, queue_ns: int, run: Execution
-    ) -> None:
+        self, version: LoadedVersion, call: PredictionCall, rows: int, total_ns: int, queue_ns: int, run: Execution,
+        requests: int = 1,
+    ) -> None:  # fmt: skip
         """Nothing."""
 
     def failed(self, version: LoadedVersion, call: PredictionCall, error: BaseException, total_ns: int) -> None:

@@ -79,15 +79,15 @@ class VersionStatistics:
         self.row_count += run.rows
         self.last_inference_ms = time.time_ns() // 1_000_000
 
-    def answered(self, total_ns: int, queue_ns: int, run: Execution) -> None:
-        """One request was answered by this run, `total_ns` after it arrived, of which it waited `queue_ns`."""
+    def answered(self, total_ns: int, queue_ns: int, run: Execution, requests: int = 1) -> None:
+        """Requests were answered by this run, `total_ns` after they arrived, of which they waited `queue_ns`."""
         success = self.success
-        success.count += 1
-        success.ns += total_ns
-        self.queue_ns += queue_ns
-        self.input_ns += run.input_ns
-        self.infer_ns += run.infer_ns
-        self.output_ns += run.output_ns
+        success.count += requests
+        success.ns += total_ns * requests
+        self.queue_ns += queue_ns * requests
+        self.input_ns += run.input_ns * requests
+        self.infer_ns += run.infer_ns * requests
+        self.output_ns += run.output_ns * requests
 
     def failed(self, total_ns: int) -> None:
         """One request failed or was given up, `total_ns` after it arrived."""

@@ -159,6 +159,11 @@ class ServingTable:
             raise self._explain(model, version, field_name)
         return loaded
 
+    def only(self, model: str, version: str) -> LoadedVersion | None:
+        """What answers every request for this name; None where that is not one version, loaded and without a shadow."""
+        name = model, version
+        return None if name in self._splits or name in self.shadows else self._routes.get(name)
+
     def choose(self, model: str, version: str, metadata: Mapping[str, str | bytes]) -> LoadedVersion:
         """The version that answers a call with this metadata: another than `resolve`'s where the alias has a split.
 

@@ -5,7 +5,7 @@
  * for many calls, where a call-by-call hand-over changes several times for each. Python's side is `crossing.py`.
  *
  * Threads: a call belongs to the worker thread of its stream, and all `envoy_dynamic_module_on_...` functions for it run
- * there. Python reads `headers`, `timeout` and `body` only after an event has told it to, and writes `answer` before it
+ * there. Python reads headers and body only after an event has told it to, and writes `answer` before it
  * has the stream scheduled; list and scheduler lock, so what was written before is seen after. The `crossing_...`
  * functions are Python's, to be called from one thread.
  */
@@ -16,23 +16,20 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "arrival.h"
 #include "envoy_abi.h"
 
 /* Says which crossing.c a library was built from: crossing.py refuses any other. */
-#define CROSSING_VERSION 1
+#define CROSSING_VERSION 2
 
-enum { PREFIX_SIZE = 5 };           /* of a gRPC message: whether it is compressed, and its length */
-enum { FIRST_ROOM = 64 * 1024 };    /* for a body at first, whatever its prefix announces */
+enum { FIRST_ROOM = 64 * 1024 }; /* for a body at first, whatever its prefix announces */
 enum { INITIAL_EVENTS = 256 };
 enum { ANSWERS_MOST_HEADERS = 16 };
 
-/* What Python is told. */
-enum {
-  WHOLE = 1,  /* a call, with its whole body */
-  COMING = 2, /* a call with a deadline, whose body is not here yet */
-  COMPLETE = 3, /* the body of a call of which COMING has told */
-  GONE = 4,   /* the caller of a call of which Python knows has gone, or Envoy has ended its stream */
-};
+typedef struct {
+  char *bytes; /* NULL if there is no such header */
+  size_t size;
+} value_t;
 
 typedef struct {
   envoy_scheduler scheduler;
@@ -42,28 +39,15 @@ typedef struct {
   bool told;  /* Python knows of it */
   bool whole; /* nothing more is kept of the body */
   bool answered; /* Envoy has been given an answer */
-  char *headers; /* name size, value size (four bytes each), name, value; and so on */
+  char *headers; /* packed, see event_t */
   size_t headers_size;
-  char *timeout; /* the value of grpc-timeout; NULL if there is none */
-  size_t timeout_size;
+  value_t timeout, request_id; /* the values of grpc-timeout and x-request-id, which are not among the headers */
   char *body;
   size_t body_size, body_room;
   char *answer;
   size_t answer_size;
   bool refused; /* the answer is headers, packed as above, and no message */
 } call_t;
-
-/* As Python reads it: all fields have eight bytes. */
-typedef struct {
-  uint64_t kind, id;
-  call_t *call;
-  const char *headers;
-  uint64_t headers_size;
-  const char *timeout;
-  uint64_t timeout_size;
-  const char *body;
-  uint64_t body_size;
-} event_t;
 
 typedef struct {
   event_t *events;
@@ -87,7 +71,8 @@ static void release(call_t *call) {
   if (atomic_fetch_sub(&call->owners, 1) != 1) return;
   envoy_dynamic_module_callback_http_filter_scheduler_delete(call->scheduler);
   free(call->headers);
-  free(call->timeout);
+  free(call->timeout.bytes);
+  free(call->request_id.bytes);
   free(call->body);
   free(call->answer);
   free(call);
@@ -95,6 +80,14 @@ static void release(call_t *call) {
 
 /* Whether Python will be told: not before it has opened the crossing, nor after it has closed it. */
 static bool tell(call_t *call, uint64_t kind) {
+  event_t event = {
+      .kind = kind, .id = call->id, .call = call,
+      .headers = call->headers, .headers_size = call->headers_size,
+      .timeout = call->timeout.bytes, .timeout_size = call->timeout.size,
+      .request_id = call->request_id.bytes, .request_id_size = call->request_id.size,
+      .body = call->body, .body_size = call->body_size,
+  };
+  if (kind == WHOLE) find_plain(&event);
   pthread_mutex_lock(&lock);
   bool told = is_open;
   bool wake = told && !woken;
@@ -104,12 +97,10 @@ static bool tell(call_t *call, uint64_t kind) {
       waiting.events = realloc(waiting.events, waiting.room * sizeof(event_t));
       must(waiting.events);
     }
-    waiting.events[waiting.count++] = (event_t){
-        kind, call->id, call, call->headers, call->headers_size, call->timeout, call->timeout_size, call->body,
-        call->body_size,
-    };
+    waiting.events[waiting.count++] = event;
     woken = true;
     if (!call->told) atomic_fetch_add(&call->owners, 1);
+    if (kind == GONE) atomic_fetch_add(&call->owners, 1); /* the event: Python may answer before it reads that */
     call->told = true;
   }
   pthread_mutex_unlock(&lock);
@@ -159,9 +150,13 @@ static void submit(envoy_filter filter, call_t *call) {
   envoy_dynamic_module_callback_http_send_response_headers(filter, headers, 4, true);
 }
 
-static bool is_timeout(const envoy_header *header) {
-  static const char name[] = "grpc-timeout";
-  return header->name_size == sizeof name - 1 && memcmp(header->name, name, sizeof name - 1) == 0;
+/* Where the value of a header is kept if it differs from call to call; else NULL. */
+static value_t *kept_apart(call_t *call, const envoy_header *header) {
+  static const char timeout[] = "grpc-timeout", request_id[] = "x-request-id";
+  _Static_assert(sizeof timeout == sizeof request_id, "one comparison of sizes is enough");
+  if (header->name_size != sizeof timeout - 1) return NULL;
+  if (memcmp(header->name, timeout, sizeof timeout - 1) == 0) return &call->timeout;
+  return memcmp(header->name, request_id, sizeof request_id - 1) == 0 ? &call->request_id : NULL;
 }
 
 static void keep_headers(call_t *call, const envoy_header *headers, size_t count) {
@@ -172,13 +167,13 @@ static void keep_headers(call_t *call, const envoy_header *headers, size_t count
   for (size_t i = 0; i < count; i++) {
     const envoy_header *header = &headers[i];
     if (header->name_size && header->name[0] == ':') continue;
-    /* Apart from the others: it differs from call to call, and Python remembers the others by their bytes. */
-    if (is_timeout(header)) {
-      free(call->timeout);
-      call->timeout = malloc(header->value_size + 1);
-      must(call->timeout);
-      memcpy(call->timeout, header->value, header->value_size);
-      call->timeout_size = header->value_size;
+    value_t *apart = kept_apart(call, header);
+    if (apart != NULL) {
+      free(apart->bytes);
+      apart->bytes = malloc(header->value_size + 1);
+      must(apart->bytes);
+      memcpy(apart->bytes, header->value, header->value_size);
+      apart->size = header->value_size;
       continue;
     }
     uint32_t sizes[2] = {(uint32_t)header->name_size, (uint32_t)header->value_size};
@@ -257,7 +252,7 @@ int envoy_dynamic_module_on_http_filter_request_headers(envoy_filter filter, con
   free(headers);
   if (end) {
     submit(filter, call);
-  } else if (call->timeout != NULL) {
+  } else if (call->timeout.bytes != NULL) {
     /* Most bodies come with their headers: only if this one is not here when this thread has handled what it has
      * received, somebody must watch the deadline. */
     envoy_dynamic_module_callback_http_filter_scheduler_commit(call->scheduler, BODY_IS_LATE);
@@ -387,6 +382,8 @@ void crossing_close(void) {
 size_t crossing_take(const event_t **events) {
   uint64_t count;
   if (read(wake_fd, &count, sizeof count) < 0) count = 0; /* nobody has written: fine */
+  for (size_t i = 0; i < taken.count; i++)
+    if (taken.events[i].kind == GONE) release(taken.events[i].call);
   pthread_mutex_lock(&lock);
   list_t empty = taken;
   taken = waiting;

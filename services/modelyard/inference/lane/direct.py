@@ -1,0 +1,119 @@
+"""The direct lane: the pod's own HTTP/2 server in front of gRPC's, in one process and one event loop.
+
+ModelInfer comes as bytes, as on the express lane, and is answered by the same code; every other call is relayed over a
+Unix socket to the grpc.aio server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from modelyard.core import serving
+from modelyard.envoy.addresses import TcpAddress, UnixAddress, parse_address
+from modelyard.inference.application import Pod, build
+from modelyard.inference.settings import InferenceSettings
+
+from .arrivals import OtherVersion
+from .endings import METHOD
+from .express import ExpressLane
+from .http2_server import LIBRARY, Http2Server, Nghttp2Missing, find_nghttp2
+from .requirements import LaneUnavailable
+
+_BACKLOG = 4096
+
+
+def check_requirements() -> None:
+    """Raises LaneUnavailable if the lane cannot run here; the text says what is missing."""
+    if not LIBRARY.is_file():
+        raise LaneUnavailable("the package was installed without a C compiler, and so without its native libraries")
+    try:
+        find_nghttp2()
+    except Nghttp2Missing as error:
+        raise LaneUnavailable(f"{error} is not installed (Debian: libnghttp2-14)") from error
+    except (OSError, OtherVersion) as error:
+        raise LaneUnavailable(str(error)) from error
+
+
+def run(settings: InferenceSettings) -> None:
+    """Serves until a signal ends it."""
+    prefix = "pod-" if settings.run_dir else "modelyard-pod-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=settings.run_dir) as folder:
+        serving.run("inference", settings, lambda: build(settings), _starter(Path(folder)))
+
+
+Starter: TypeAlias = Callable[[Pod, InferenceSettings], Awaitable[serving.RunningServer]]
+
+
+def _starter(folder: Path) -> Starter:
+    async def start(pod: Pod, settings: InferenceSettings) -> RunningPod:
+        grpc_socket = folder / "grpc.sock"
+        listener = _listen(settings.listen)  # first: it is what may fail
+        behind = await serving.start(pod, settings, listen=f"unix:{grpc_socket}")
+        metrics = pod.calls.of(METHOD)
+        lane = ExpressLane(pod.predictor, behind.authorizer, metrics, max_request_bytes=settings.max_request_bytes)
+        front = Http2Server()
+        front.open(
+            lane, listener, METHOD, str(grpc_socket),
+            max_message_bytes=settings.max_request_bytes, max_connections=settings.max_connections,
+        )  # fmt: skip
+        return RunningPod(
+            behind.server, _address(settings.listen, listener), behind.health, behind.stopping, behind.drain_delay_s,
+            behind.shutdown_grace_s, behind.authorizer, behind.metrics, {"lane": "direct"}, lane=lane, front=front,
+        )  # fmt: skip
+
+    return start
+
+
+@dataclass(kw_only=True)
+class RunningPod(serving.RunningServer):
+    """A started pod: gRPC's server with ours in front of it."""
+
+    lane: ExpressLane
+    front: Http2Server
+
+    async def end(self, grace_s: float) -> None:
+        """See `RunningServer`."""
+        await self.front.drain(grace_s)
+        await self.lane.give_up()
+        self.front.close()
+        if self.address.startswith("unix:"):
+            await asyncio.to_thread(Path(self.address.removeprefix("unix:")).unlink, missing_ok=True)
+        await super().end(0)
+
+
+def _listen(listen: str) -> socket.socket:
+    """The listening socket; raises OSError."""
+    address = parse_address(listen, lowest_port=0)
+    try:
+        return _listen_unix(address.path) if isinstance(address, UnixAddress) else _listen_tcp(address)
+    except OSError as error:
+        raise OSError(f"cannot listen on {listen}: {error}") from error
+
+
+def _listen_unix(path: str) -> socket.socket:
+    Path(path).unlink(missing_ok=True)  # a killed predecessor's
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _listen_tcp(address: TcpAddress) -> socket.socket:
+    ((family, _kind, _protocol, _name, place), *_) = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    dual = address.host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(place[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
+
+
+def _address(listen: str, listener: socket.socket) -> str:
+    """Where it listens, with the real port."""
+    if listener.family == socket.AF_UNIX:
+        return listen
+    return f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}"

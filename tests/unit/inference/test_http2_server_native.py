@@ -1,0 +1,41 @@
+"""The C side of the pod's own HTTP/2 server under sanitizers, among clients and a server behind it that misbehave."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+STRESS = Path(__file__).parents[2] / "native" / "http2_server_stress.c"
+COMPILER = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+STREAMS = 15_000
+SANITIZERS = "address,undefined"
+
+
+def _has_nghttp2() -> bool:
+    try:
+        ctypes.CDLL("libnghttp2.so.14")
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+@pytest.mark.skipif(not _has_nghttp2(), reason="there is no nghttp2")
+def test_every_stream_that_stays_has_its_answer_and_nothing_is_left(tmp_path: Path) -> None:
+    program = tmp_path / "stress"
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
+    command = [*str(COMPILER).split(), *flags, f"-fsanitize={SANITIZERS}", "-o", str(program), str(STRESS), "-ldl"]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "cannot find" in built.stderr:
+        pytest.skip(f"this compiler has no {SANITIZERS} sanitizer")
+    assert built.returncode == 0, built.stderr
+    for seed in (1, 2, 3):
+        done = subprocess.run(
+            [program, str(tmp_path), str(STREAMS), str(seed)], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
