@@ -148,7 +148,7 @@ async def test_a_call_that_is_cancelled_as_soon_as_it_has_come_leaves_nothing(po
     before = pod.resident_bytes
     for _ in range(4):
         await storm_of_cancels()
-    assert pod.resident_bytes - before < 8 << 20
+    assert pod.resident_bytes - before < 12 << 20  # 16,000 calls with their headers and bodies would be more
 
 
 async def _call_in_some_way(connection: RawConnection, pod: Pod, chance: random.Random) -> bool:

@@ -211,7 +211,7 @@ async def test_streams_that_nobody_reads_hold_up_nobody_else_and_not_much_memory
             return last == seen
 
         await eventually(stands_still, interval=0.5)
-        assert process.memory_info().rss - before < 400 << 20
+        assert process.memory_info().rss - before < 800 << 20  # without bounds it would not stand still
         for _ in range(3):
             assert output(await stub.ModelInfer(infer_request("scale", row(1, 2)), timeout=20)) == [[2, 4]]
             assert (await stub.ServerLive(pb.ServerLiveRequest(), timeout=20)).live
