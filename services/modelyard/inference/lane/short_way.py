@@ -49,35 +49,35 @@ class ShortWay:
 
     def begin(self, call: ArrivingCall) -> PlainAnswer | None:
         """An answer on its way; None if it must go the long one."""
-        known = self._known(call.headers)
-        if known is None or call.plain is None:
+        prediction = self._prediction_call(call)
+        if prediction is None or call.plain is None:
             return None
-        try:
-            expires = self.expires(call)
-        except ModelyardError:
-            return None
-        answer = PlainAnswer(self, call, known)
-        prediction = PredictionCall(expires, known.identity, known.metadata)
+        answer = PlainAnswer(self, call, prediction.caller)
         answer.prediction = self.predictor.begin(call.plain, prediction, answer)
         return None if answer.prediction is None else answer
 
     def begin_together(self, arrival: JointArrival) -> JointAnswer | None:
         """The same for calls that have come together; None if each must be answered by itself."""
-        known = self._known(arrival.headers)
-        if known is None:
+        prediction = self._prediction_call(arrival)
+        if prediction is None:
             return None
-        try:
-            expires = self.expires(arrival)
-        except ModelyardError:
-            return None
-        answer = JointAnswer(self, arrival, known)
-        prediction = PredictionCall(expires, known.identity, known.metadata)
+        answer = JointAnswer(self, arrival, prediction.caller)
         answer.prediction = self.predictor.begin_together(arrival.first, arrival.count, arrival.raw, prediction, answer)
         return None if answer.prediction is None else answer
 
     def expires(self, call: ArrivingCall | JointArrival) -> float | None:
         """The event loop's time after which the caller waits no more. Raises MalformedContent."""
         return None if call.timeout is None else call.time + read_timeout(call.timeout)
+
+    def _prediction_call(self, call: ArrivingCall | JointArrival) -> PredictionCall | None:
+        """What a prediction needs to know; None if something about headers or timeout is unusual or wrong."""
+        known = self._known(call.headers)
+        if known is None:
+            return None
+        try:
+            return PredictionCall(self.expires(call), known.identity, known.metadata)
+        except ModelyardError:
+            return None
 
     def _known(self, headers: ArrivingHeaders) -> _KnownCaller | None:
         """Who makes calls with these headers; None if they need a closer look each time."""
@@ -99,13 +99,13 @@ class ShortWay:
 class PlainAnswer:
     """The answer to one call; the `Listener` of its prediction."""
 
-    __slots__ = ("_arrival_ns", "_call", "_known", "_way", "over", "prediction")
+    __slots__ = ("_arrival_ns", "_call", "_identity", "_way", "over", "prediction")
 
-    def __init__(self, way: ShortWay, call: ArrivingCall, known: _KnownCaller) -> None:
+    def __init__(self, way: ShortWay, call: ArrivingCall, identity: Identity) -> None:
         self._arrival_ns = time.perf_counter_ns()
         self._way = way
         self._call = call
-        self._known = known
+        self._identity = identity
         self.prediction: PlainPrediction | None = None
         self.over = False
         """Whether the call has been answered or dropped."""
@@ -129,7 +129,7 @@ class PlainAnswer:
         """See `Listener`."""
         self._end()
         ns = time.perf_counter_ns() - self._arrival_ns
-        self._way.endings.failed(self._call, error, self._known.identity, ns)
+        self._way.endings.failed(self._call, error, self._identity, ns)
 
     def _end(self) -> None:
         self.over = True
@@ -139,20 +139,20 @@ class PlainAnswer:
 class JointAnswer:
     """The answers to calls that came together; the `JointListener` of their prediction."""
 
-    __slots__ = ("_arrival", "_arrival_ns", "_known", "_way", "over", "prediction")
+    __slots__ = ("_arrival", "_arrival_ns", "_identity", "_way", "over", "prediction")
 
-    def __init__(self, way: ShortWay, arrival: JointArrival, known: _KnownCaller) -> None:
+    def __init__(self, way: ShortWay, arrival: JointArrival, identity: Identity) -> None:
         self._arrival_ns = time.perf_counter_ns()
         self._way = way
         self._arrival = arrival
-        self._known = known
+        self._identity = identity
         self.prediction: JointPrediction | None = None
         self.over = False
         """Whether all calls have been answered or dropped."""
 
     def gone(self, request_id: bytes | None) -> None:
         """One of the callers waits no more."""
-        self._way.endings.left(self._known.identity, request_id, time.perf_counter_ns() - self._arrival_ns)
+        self._way.endings.left(self._identity, request_id, time.perf_counter_ns() - self._arrival_ns)
         if self.prediction is not None and self.prediction.one_is_gone():
             self._end()
             self._arrival.drop()
@@ -175,7 +175,7 @@ class JointAnswer:
         self._end()
         ns = time.perf_counter_ns() - self._arrival_ns
         for call in self._arrival.part():
-            self._way.endings.failed(call, error, self._known.identity, ns)
+            self._way.endings.failed(call, error, self._identity, ns)
 
     def to_be_parted(self) -> None:
         """See `JointListener`."""

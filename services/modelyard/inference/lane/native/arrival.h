@@ -1,4 +1,4 @@
-/* What Python is told of calls, by both libraries of this folder. Python's side is `arrivals.py`. */
+/* What both libraries of this folder know of calls, and tell Python, whose side is `arrivals.py`. */
 #ifndef MODELYARD_ARRIVAL_H
 #define MODELYARD_ARRIVAL_H
 
@@ -38,6 +38,23 @@ typedef struct {
   uint64_t id_at, id_size, raw_at;
 } event_t;
 
+/* The length of the message as its prefix says; 0 if not even the prefix is there. */
+static inline size_t announced_size(const char *body, size_t size) {
+  if (size < PREFIX_SIZE) return 0;
+  const unsigned char *prefix = (const unsigned char *)body;
+  return (size_t)prefix[1] << 24 | (size_t)prefix[2] << 16 | (size_t)prefix[3] << 8 | prefix[4];
+}
+
+/* Room for a body that has grown to `needed` bytes and announces so many: for the whole message, but not on its word
+ * alone, since it may announce much and send nothing. */
+static inline size_t room_for_body(size_t needed, size_t announced) {
+  enum { FIRST_ROOM = 64 * 1024 }; /* whatever is announced */
+  size_t room = PREFIX_SIZE + announced;
+  size_t trusted = 2 * needed > FIRST_ROOM ? 2 * needed : FIRST_ROOM;
+  if (room > trusted) room = trusted;
+  return room < needed ? needed : room;
+}
+
 /* Reads a varint; false if there is none before `end`. */
 static inline bool read_varint(const unsigned char **at, const unsigned char *end, uint64_t *value) {
   *value = 0;
@@ -58,9 +75,8 @@ static inline bool read_varint(const unsigned char **at, const unsigned char *en
 static inline size_t find_plain(event_t *event) {
   enum { ID = 3, RAW_CONTENTS = 7, LENGTH_DELIMITED = 2 };
   if (event->body_size <= PREFIX_SIZE || event->body[0] != 0) return 0;
-  const unsigned char *prefix = (const unsigned char *)event->body, *begin = prefix + PREFIX_SIZE, *at = begin;
-  size_t announced = (size_t)prefix[1] << 24 | (size_t)prefix[2] << 16 | (size_t)prefix[3] << 8 | prefix[4];
-  if (announced != event->body_size - PREFIX_SIZE) return 0;
+  if (announced_size(event->body, event->body_size) != event->body_size - PREFIX_SIZE) return 0;
+  const unsigned char *begin = (const unsigned char *)event->body + PREFIX_SIZE, *at = begin;
   const unsigned char *end = (const unsigned char *)event->body + event->body_size;
   uint64_t last = 0, id_at = 0, id_size = 0, raw_at = 0;
   size_t contents_at = 0;

@@ -22,7 +22,6 @@
 /* Says which crossing.c a library was built from: crossing.py refuses any other. */
 #define CROSSING_VERSION 2
 
-enum { FIRST_ROOM = 64 * 1024 }; /* for a body at first, whatever its prefix announces */
 enum { INITIAL_EVENTS = 256 };
 enum { ANSWERS_MOST_HEADERS = 16 };
 
@@ -187,11 +186,7 @@ static void keep_headers(call_t *call, const envoy_header *headers, size_t count
   call->headers_size = (size_t)(to - call->headers);
 }
 
-static size_t announced_size(const call_t *call) {
-  if (call->body_size < PREFIX_SIZE) return 0;
-  const unsigned char *prefix = (const unsigned char *)call->body;
-  return (size_t)prefix[1] << 24 | (size_t)prefix[2] << 16 | (size_t)prefix[3] << 8 | prefix[4];
-}
+static size_t announced(const call_t *call) { return announced_size(call->body, call->body_size); }
 
 /* Keeps a part of the body, but never more than one byte above what a call may have: enough to see that it is more. */
 static void keep_body(call_t *call, envoy_buffer part) {
@@ -199,11 +194,7 @@ static void keep_body(call_t *call, envoy_buffer part) {
   size_t size = part.size < most ? part.size : most;
   size_t needed = call->body_size + size;
   if (needed > call->body_room) {
-    /* Room for the whole message, but not on its word alone: it may announce much and send nothing. */
-    size_t room = PREFIX_SIZE + announced_size(call);
-    size_t trusted = 2 * needed > FIRST_ROOM ? 2 * needed : FIRST_ROOM;
-    if (room > trusted) room = trusted;
-    if (room < needed) room = needed;
+    size_t room = room_for_body(needed, announced(call));
     call->body = realloc(call->body, room);
     must(call->body);
     call->body_room = room;
@@ -270,7 +261,7 @@ int envoy_dynamic_module_on_http_filter_request_body(envoy_filter filter, const 
     for (size_t i = 0; i < count; i++) keep_body(call, parts[i]);
     free(parts);
   }
-  bool too_large = announced_size(call) > body_limit || call->body_size > PREFIX_SIZE + body_limit;
+  bool too_large = announced(call) > body_limit || call->body_size > PREFIX_SIZE + body_limit;
   if ((end || too_large) && !call->whole && !atomic_load(&call->closed)) submit(filter, call);
   return ENVOY_BODY_STOP_WITHOUT_BUFFER;
 }

@@ -28,7 +28,6 @@
 /* Says which http2_server.c a library was built from: http2_server.py refuses any other. */
 #define SERVER_VERSION 2
 
-enum { FIRST_ROOM = 64 * 1024 }; /* for a body at first, whatever its prefix announces */
 enum { ANSWERS_MOST_HEADERS = 16 };
 enum { READ_SIZE = 256 * 1024 };
 enum { READS_PER_TURN = 4 }; /* of one connection: the others have their turn too */
@@ -431,11 +430,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 
 /* -------------------------------------------------------------------------------------------------------- calls */
 
-static size_t announced_size(const stream_t *call) {
-  if (call->body.end < PREFIX_SIZE) return 0;
-  const unsigned char *prefix = (const unsigned char *)call->body.bytes;
-  return (size_t)prefix[1] << 24 | (size_t)prefix[2] << 16 | (size_t)prefix[3] << 8 | prefix[4];
-}
+static size_t announced(const stream_t *call) { return announced_size(call->body.bytes, call->body.end); }
 
 /* Keeps a part of the body, but never more than one byte above what a call may have: enough to see that it is more. */
 static void keep_body(stream_t *call, const uint8_t *bytes, size_t size) {
@@ -445,17 +440,13 @@ static void keep_body(stream_t *call, const uint8_t *bytes, size_t size) {
   if (size > most) size = most;
   size_t needed = call->body.end + size;
   if (needed > call->body.room) {
-    /* Room for the whole message, but not on its word alone: it may announce much and send nothing. */
-    size_t room = PREFIX_SIZE + announced_size(call);
-    size_t trusted = 2 * needed > FIRST_ROOM ? 2 * needed : FIRST_ROOM;
-    if (room > trusted) room = trusted;
-    if (room < needed) room = needed;
+    size_t room = room_for_body(needed, announced(call));
     call->body.bytes = realloc(call->body.bytes, room);
     must(call->body.bytes);
     call->body.room = room;
   }
   append(&call->body, bytes, size);
-  if (announced_size(call) > limit || call->body.end > PREFIX_SIZE + limit) submit(call);
+  if (announced(call) > limit || call->body.end > PREFIX_SIZE + limit) submit(call);
 }
 
 static ssize_t read_answer(nghttp2_session *session, int32_t number, uint8_t *to, size_t room, uint32_t *flags,
