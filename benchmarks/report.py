@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .bars import Bar, Figure, Verdict, median
 from .chart import Panel, Row, draw
 from .results import FILE_NAME, Results
-from .scenarios import SCENARIOS, Scenario
+from .scenarios import SCENARIOS, Entry, Scenario
 
 REPORT, CHART = "report.md", "chart.svg"
 _MARKS = {True: "reached", False: "**missed**", None: "not measured"}
@@ -84,14 +84,14 @@ def _scenario_table(results: Results, scenario: Scenario) -> str:
         spread = f"{min(known):,.0f} to {max(known):,.0f}" if known else "–"
         shown = "–" if middle is None else f"{middle:,.0f}"
         setting = results.chosen.get(f"{scenario.name}/{entry.name}", "")
-        rows.append([entry.name, shown, spread, _mean_ms(results, scenario, entry.name), setting])
+        rows.append([entry.name, shown, spread, _mean_ms(results, scenario, entry), setting])
     return _table(["", unit, "worst to best" if unit == "requests/s" else "range", "mean ms", "setting"], rows)
 
 
-def _mean_ms(results: Results, scenario: Scenario, entry: str) -> str:
-    turns = results.turns[scenario.name].get(entry, [])
+def _mean_ms(results: Results, scenario: Scenario, entry: Entry) -> str:
+    turns = results.turns[scenario.name].get(entry.name, [])
     middle = median([turn.get("mean_us") for turn in turns])
-    return "–" if middle is None or entry == "raw" else f"{middle / 1000:.2f}"
+    return "–" if middle is None or entry.server == "raw" else f"{middle / 1000:.2f}"
 
 
 def _errors(results: Results, scenario: Scenario) -> str:

@@ -22,6 +22,8 @@ class Entry:
     """Its name in the results; default: the server's."""
     setting: int | None = None
     """A peer's setting by its number in `stage.TUNINGS`; None: the best one."""
+    bounded: bool = False
+    """The raw loop: no more rows at once, in all its runs together, than are in flight, as it is for a server."""
 
     @property
     def name(self) -> str:
@@ -75,7 +77,7 @@ def _computing(name: str, title: str, model: str, in_flight: int, of_raw: float,
         f"{title}, {in_flight} requests in flight",
         model,
         Figure.RATE,
-        _entries(load, "pod", "door", *PEERS, "raw"),
+        (*_entries(load, "pod", "door", *PEERS, "raw"), Entry("raw", load, "raw, rows in flight", bounded=True)),
         (ratio("pod", ("raw",), at_least=of_raw), ratio("door", ("pod",), at_least=0.9)),
         stretch,
     )

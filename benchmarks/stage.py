@@ -70,7 +70,7 @@ class Stage:
     chosen: dict[str, str] = field(default_factory=dict)
     """`SCENARIO/ENTRY`: the setting that was found best, for the report."""
     _variants: dict[tuple[str, str], str] = field(default_factory=dict)
-    _raw: dict[str, RawSetting] = field(default_factory=dict)
+    _raw: dict[tuple[str, str], RawSetting] = field(default_factory=dict)
 
     def prepare(self, scenario: Scenario, seconds: float) -> None:
         """Finds the best setting of each peer and of the raw loop by trying all of them for so long."""
@@ -91,7 +91,7 @@ class Stage:
         """
         seconds *= scenario.stretch
         if entry.server == "raw":
-            rate = raw.raw_rate(CATALOGUE[scenario.model].file(), self._raw[scenario.name], seconds)
+            rate = raw.raw_rate(CATALOGUE[scenario.model].file(), self._raw[scenario.name, entry.name], seconds)
             return Measured(rate, round(rate * seconds), 1e6 / rate)
         return self._load(self.model_of(scenario, entry), scenario, entry, seconds)
 
@@ -134,9 +134,9 @@ class Stage:
 
     def _prepare_raw(self, key: str, scenario: Scenario, entry: Entry, seconds: float) -> None:
         path = CATALOGUE[scenario.model].file()
-        settings = raw.candidates(entry.load.in_flight, _CORES)
+        settings = raw.candidates(entry.load.in_flight, _CORES, bounded=entry.bounded)
         best, rates = best_setting(settings, lambda setting: raw.raw_rate(path, setting, seconds))
-        self._raw[scenario.name] = best
+        self._raw[scenario.name, entry.name] = best
         self.chosen[key] = f"{best} (of {len(rates)} settings)"
 
     def _prepare_peer(self, key: str, scenario: Scenario, entry: Entry, seconds: float) -> None:

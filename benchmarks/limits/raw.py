@@ -49,11 +49,15 @@ def raw_rate(model: Path, setting: RawSetting, seconds: float) -> float:
     return float(finished.stdout)
 
 
-def candidates(most_rows: int, cores: int) -> list[RawSetting]:
-    """What is tried: batches up to the rows that are in flight, the cores used by runs or within a run."""
+def candidates(most_rows: int, cores: int, *, bounded: bool = False) -> list[RawSetting]:
+    """What is tried: batches up to the rows that are in flight, the cores used by runs or within a run.
+
+    `bounded`: runs at once have no more rows together than are in flight.
+    """
     batches = [size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size <= most_rows][-4:]
     threads = sorted({(1, 1), (cores, 1), (1, cores)})
-    return [RawSetting(batch, *pair) for batch, pair in product(batches, threads)]
+    settings = [RawSetting(batch, *pair) for batch, pair in product(batches, threads)]
+    return [one for one in settings if not bounded or one.batch * one.request_threads <= most_rows]
 
 
 def best_setting(

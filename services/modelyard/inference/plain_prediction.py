@@ -123,8 +123,8 @@ class PlainPrediction(_Prediction):
             self.set_exception(error)
             return
         self._end()
-        self._counting.count(self._version, self._call, self._request.feeds.rows, computed, self._arrival)
         self._listener.answered(message)
+        self._counting.count(self._version, self._call, self._request.feeds.rows, computed, self._arrival)
 
     def set_exception(self, error: Exception) -> None:
         """See `Outlet`."""
@@ -191,8 +191,8 @@ class JointPrediction(_Prediction):
             self._part()
             return
         self._end()
-        self._counting.count(self._version, self._call, rows // self._calls, computed, self._arrival, self.staying)
         self._listener.answered(head, [contents.raw for contents in computed.outputs])
+        self._counting.count(self._version, self._call, rows // self._calls, computed, self._arrival, self.staying)
 
     def set_exception(self, error: Exception) -> None:
         """See `Outlet`."""

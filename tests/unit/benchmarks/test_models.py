@@ -63,6 +63,12 @@ def test_the_raw_loop_takes_no_larger_batch_than_is_in_flight() -> None:
     assert {(setting.request_threads, setting.graph_threads) for setting in tried} == {(1, 1), (2, 1), (1, 2)}
 
 
+def test_the_bounded_raw_loop_has_no_more_rows_at_once_than_are_in_flight() -> None:
+    tried = candidates(most_rows=8, cores=2, bounded=True)
+    assert {setting.batch for setting in tried if setting.request_threads == 2} == {1, 2, 4}
+    assert {setting.batch for setting in tried if setting.request_threads == 1} == {1, 2, 4, 8}
+
+
 def test_the_fastest_setting_is_taken() -> None:
     one, other = RawSetting(1, 1, 1), RawSetting(8, 2, 1)
     best, rates = best_setting([one, other], lambda setting: setting.batch * 10.0)

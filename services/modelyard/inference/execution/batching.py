@@ -171,7 +171,7 @@ class Batcher:
         """Whether a free runner waits a moment, see `Pace`; the queue is then served again after it, or sooner."""
         if not self.plan.batching:
             return False
-        wait_s = self._pace.linger_s(self._waiting.rows)
+        wait_s = self._pace.linger_s(self._waiting.rows, self.plan.batch_rows)
         if wait_s and self._linger is None:
             self._linger = self._loop.call_later(wait_s, self._end_linger)
         return wait_s > 0
@@ -183,6 +183,7 @@ class Batcher:
     def _take(self, limit: int) -> Batch | None:
         """The next batch, without those whose time is over; None if nobody is left."""
         now = self._loop.time()
+        waiting_rows = self._waiting.rows
         requests: list[QueuedRequest] = []
         for request in self._waiting.take(limit):
             if request.expires is not None and now >= request.expires:
@@ -195,13 +196,12 @@ class Batcher:
         for request in requests:
             request.batch = batch
         self._running.add(batch)
-        self._pace.begun(batch.rows)
+        self._pace.begun(batch.rows, waiting_rows)
         return batch
 
     def _finish(self, batch: Batch) -> None:
         """Answers a computed batch."""
         self._running.discard(batch)
-        self._pace.ended(batch.calls, batch.rows, batch.took_ns / 1e9)
         for request, outcome in zip(batch.requests, batch.outcomes, strict=True):
             request.batch = None  # the two would keep each other, and their tensors, in memory
             if request.result.done():
@@ -210,6 +210,7 @@ class Batcher:
                 request.result.set_exception(outcome)
             else:
                 request.result.set_result(outcome)
+        self._pace.ended(batch.calls, batch.rows, batch.took_ns / 1e9, self._waiting.rows)
         if batch.disproved:
             self.stop_batching()
         if len(self._waiting):

@@ -45,14 +45,15 @@ class Feeds(NamedTuple):
 
 def join(feeds: Sequence[Feeds], signature: Signature) -> dict[str, Array]:
     """The inputs of several requests with equal keys as one batch, in their order. A single one is not copied."""
+    first = feeds[0]
+    if len(feeds) == 1:
+        return {tensor.name: first.array(index, tensor.datatype) for index, tensor in enumerate(signature.inputs)}
     raw = all(one.raws for one in feeds)
     joined: dict[str, Array] = {}
     for index, tensor in enumerate(signature.inputs):
-        if len(feeds) == 1:
-            array = feeds[0].array(index, tensor.datatype)
-        elif raw:
+        if raw:
             contents = b"".join([one.raws[index] for one in feeds])
-            array = np.frombuffer(contents, tensor.datatype.dtype).reshape(-1, *feeds[0].tails[index])
+            array = np.frombuffer(contents, tensor.datatype.dtype).reshape(-1, *first.tails[index])
         else:
             array = np.concatenate([one.array(index, tensor.datatype) for one in feeds])
         joined[tensor.name] = array

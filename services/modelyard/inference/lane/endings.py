@@ -38,8 +38,8 @@ class Endings:
 
     def answered(self, call: ArrivingCall, message: bytes, ns: int) -> None:
         """Answers with a message."""
-        self.count("OK", ns)
         call.answer(message)
+        self.count("OK", ns)
 
     def failed(self, call: ArrivingCall, error: BaseException, identity: Identity, ns: int) -> str:
         """Answers with nothing but the status of `error`: what has no body yet, the door may send to another pod.

@@ -16,7 +16,7 @@ from .arrivals import NATIVE, JoiningArrivals, Receiver
 
 LIBRARY = NATIVE / "libhttp2_server.so"
 
-_VERSION = 2
+_VERSION = 3
 """native/http2_server.c's."""
 _SILENCE_S = 30.0
 """Clients that were silent for so long are asked whether they are there; after as long again they are not."""
@@ -54,6 +54,7 @@ class Http2Server(_Library):
         self._open = self.function("open", server, ctypes.c_int, text, text, size, size)
         self._descriptor = self.function("descriptor", ctypes.c_int, server)
         self._turn = self.function("turn", size, server, ctypes.c_void_p)
+        self._send = self.function("send", None, server)
         self._write = self.function("flush", size, server, ctypes.c_void_p)
         self._look_for_silent = self.function("look_for_silent", None, server)
         self._drain = self.function("drain", None, server)
@@ -63,6 +64,8 @@ class Http2Server(_Library):
         self._loop = asyncio.get_running_loop()
         self._server: int | None = None
         self._flushing = False
+        self._lone = False
+        """Whether what is being handed over is all that came, and not answered yet."""
         self._context = Context()
         """Nobody's: what comes belongs to none of the calls that are being answered."""
 
@@ -114,8 +117,12 @@ class Http2Server(_Library):
         self._hand_over(self._write(self._server, self.events_at))
 
     def flush_soon(self) -> None:
-        """See `Arrivals`."""
-        if not self._flushing:
+        """See `Arrivals`. The answer to what came alone is sent at once: there is none to be sent together with it, and
+        its caller need not wait until it has been counted."""
+        if self._lone:
+            self._lone = False
+            self._send(self._server)
+        elif not self._flushing:
             self._flushing = True
             self._loop.call_soon(self.flush, context=self._context)
 
@@ -125,10 +132,12 @@ class Http2Server(_Library):
     def _hand_over(self, count: int) -> None:
         while count:
             flushing, self._flushing = self._flushing, True  # what is answered meanwhile is sent here, together
+            self._lone = count == 1
             try:
                 self.hand_over(count, self._receiver)
             finally:
                 self._flushing = flushing
+                self._lone = False
             count = self._write(self._server, self.events_at)
 
     def _look(self) -> None:
