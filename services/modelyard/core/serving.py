@@ -11,7 +11,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -89,27 +89,36 @@ class RunningServer:
     """What else the log says when it serves."""
 
     async def stop(self, hurry: asyncio.Event | None = None) -> None:
-        """Both stages of a graceful stop; `hurry` ends the first early."""
+        """Both stages of a graceful stop; `hurry` ends the first early and the second at once."""
+        hurry = hurry or asyncio.Event()
         await self.health.drain()
-        if hurry is None:
-            await asyncio.sleep(self.drain_delay_s)
-        else:
-            _done, waiting = await asyncio.wait([asyncio.create_task(hurry.wait())], timeout=self.drain_delay_s)
-            for task in waiting:
-                task.cancel()
+        await _until(hurry, self.drain_delay_s)
         self.end_streams()
-        await self.end(0 if hurry is not None and hurry.is_set() else self.shutdown_grace_s)
+        await self.end(0 if hurry.is_set() else self.shutdown_grace_s, hurry)
 
     def end_streams(self) -> None:
         """Ends the streams that have no end of their own; their clients have heard of the drain."""
         self.stopping.set()
         self.health.end_watches()
 
-    async def end(self, grace_s: float) -> None:
-        """Takes no new calls and returns when running ones have ended; after the grace they are cancelled."""
-        await self.server.stop(grace_s)
+    async def end(self, grace_s: float, hurry: asyncio.Event) -> None:
+        """Takes no new calls and returns when running ones have ended; after the grace, or when it is urgent, they are
+        cancelled.
+        """
+        ending = asyncio.create_task(self.server.stop(grace_s))
+        urgent = asyncio.create_task(hurry.wait())
+        await asyncio.wait((ending, urgent), return_when=asyncio.FIRST_COMPLETED)
+        urgent.cancel()
+        await self.server.stop(0)  # of two graces the shorter one counts
+        await ending
         if self.metrics is not None:
             await self.metrics.stop()
+
+
+async def _until(event: asyncio.Event, limit_s: float) -> None:
+    """Returns when the event is set, or after `limit_s`."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), limit_s)
 
 
 async def start(

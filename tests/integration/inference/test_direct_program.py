@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelyard.core.channels import aio_channel, fixed_token, sync_channel
 from modelyard.core.errors import RemoteError
 from modelyard.oip import open_inference_pb2 as pb
-from modelyard.oip.service import AioInferenceStub, InferenceStub
+from modelyard.oip.service import AioInferenceStub, InferenceStub, method_path
 from support.certificates import self_signed
 from support.inference_pod import infer_request, output, row
 from support.lane_program import LaneProgram
@@ -108,6 +108,30 @@ async def test_before_it_stops_it_takes_calls_until_it_is_hurried(yard: Yard) ->
             assert (await watch.read()).status == Health.NOT_SERVING
             assert await asyncio.to_thread(works, pod.address, yard)
             pod.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(pod.process.wait, 30) == 0
+    assert left_in(pod.log_file.parent) == []
+    assert events(pod) == ["serving", "stopping", "stopped"]
+
+
+@pytest.mark.parametrize("lane", ["direct", "plain"])
+async def test_a_second_signal_during_the_grace_ends_it(yard: Yard, lane: str) -> None:
+    with yard.pod("impatient", LANE=lane, DRAIN_DELAY_S="0", SHUTDOWN_GRACE_S="3600") as pod:
+        await asyncio.to_thread(pod.until_serving)
+        async with raw_connection(pod.address) as connection:
+            headers = [("te", "trailers"), ("content-type", "application/grpc")]
+            for path in (method_path("ModelInfer"), method_path("ServerLive")):
+                await connection.start(path, headers)  # without an end
+
+            async def in_the_grace() -> bool:
+                with suppress(OSError):
+                    async with connected(pod):
+                        return False
+                return True  # nobody listens any more
+
+            pod.process.send_signal(signal.SIGTERM)
+            await eventually(in_the_grace)
+            assert pod.process.poll() is None
+            pod.process.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(pod.process.wait, 30) == 0
     assert left_in(pod.log_file.parent) == []
     assert events(pod) == ["serving", "stopping", "stopped"]

@@ -1,4 +1,4 @@
-"""Endless streams hear of the end before the grace runs."""
+"""Endless streams hear of the end before the grace runs, and a hurry ends that."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ from modelyard.core import channels, errors, serving
 from modelyard.core.settings import ServiceSettings
 from modelyard.v1 import training_job_pb2, training_service_pb2, training_service_pb2_grpc
 from support.identity import Identity
+
+
+class Patient(training_service_pb2_grpc.TrainingServiceServicer):
+    """Answers nobody."""
+
+    async def GetTrainingJob(self, request: Any, context: Any) -> Any:
+        await asyncio.Event().wait()
 
 
 class Endless(training_service_pb2_grpc.TrainingServiceServicer):
@@ -58,4 +65,27 @@ async def test_an_open_health_watch_does_not_hold_the_service_up(identity: Ident
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         stop = asyncio.create_task(running.stop())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        await stop
+
+
+async def test_a_hurry_during_the_grace_ends_it(identity: Identity) -> None:
+    def register(server: grpc.aio.Server) -> None:
+        training_service_pb2_grpc.add_TrainingServiceServicer_to_server(Patient(), server)
+
+    service = serving.Service(register, ["modelyard.v1.TrainingService"])
+    settings = ServiceSettings(token_keys_file=identity.keys_file, drain_delay_s=0, shutdown_grace_s=600)
+    running = await serving.start(service, settings)
+    async with channels.aio_channel(running.address, channels.fixed_token(identity.token())) as channel:
+        stub = training_service_pb2_grpc.TrainingServiceStub(channel)
+        call = asyncio.ensure_future(stub.GetTrainingJob(training_service_pb2.GetTrainingJobRequest(name="x")))
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING  # so the call is there too
+        hurry = asyncio.Event()
+        stop = asyncio.create_task(running.stop(hurry))
+        await service.stopping.wait()  # stage two
+        assert not call.done()
+        hurry.set()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call
+        assert raised.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         await stop

@@ -77,14 +77,14 @@ class RunningPod(serving.RunningServer):
     lane: ExpressLane
     front: Http2Server
 
-    async def end(self, grace_s: float) -> None:
+    async def end(self, grace_s: float, hurry: asyncio.Event) -> None:
         """See `RunningServer`."""
-        await self.front.drain(grace_s)
+        await self.front.drain(grace_s, hurry)
         await self.lane.give_up()
         self.front.close()
         if self.address.startswith("unix:"):
             await asyncio.to_thread(Path(self.address.removeprefix("unix:")).unlink, missing_ok=True)
-        await super().end(0)
+        await super().end(0, hurry)
 
 
 def _listen(listen: str) -> socket.socket:

@@ -75,7 +75,7 @@ async def _pod() -> AsyncIterator[None]:
                 crossing.close()
                 await lane.give_up()
             running.end_streams()
-            await running.end(0)
+            await running.end(0, asyncio.Event())
 
 
 @contextmanager

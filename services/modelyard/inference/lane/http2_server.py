@@ -88,16 +88,20 @@ class Http2Server(_Library):
         self._context.run(self._loop.add_reader, self._descriptor(server), self._have_turn)
         self._silence = self._loop.call_later(_SILENCE_S, self._look, context=self._context)
 
-    async def drain(self, grace_s: float) -> None:
-        """Takes no new connections, then no new calls; returns when those that run have ended, or after the grace."""
-        until = self._loop.time() + grace_s
+    async def drain(self, grace_s: float, hurry: asyncio.Event) -> None:
+        """Takes no new connections, then no new calls; returns when those that run have ended, after the grace, or when
+        it is urgent.
+        """
         self._drain(self._server)
         self._listener.close()
         self.flush()
+        until = self._loop.time() + grace_s
         await asyncio.sleep(min(_NOTICE_S, grace_s))
         self._end(self._server)
         self.flush()
-        while self._open_streams(self._server) and self._loop.time() < until:  # noqa: ASYNC110 - C tells no event
+        while self._open_streams(self._server):
+            if hurry.is_set() or self._loop.time() >= until:
+                break
             await asyncio.sleep(_POLL_S)
 
     def close(self) -> None:
