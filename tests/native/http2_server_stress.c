@@ -34,7 +34,7 @@ static uint64_t numbers; /* of clients' streams, which have begun */
 static size_t moved; /* whether anything still happens */
 static bool eager;   /* everybody does at once all that he can */
 static bool ending;  /* the server will take no new streams */
-static struct { long echoed, together, refused, early, unavailable, reset, abandoned, failed; } counts;
+static struct { long echoed, together, refused, early, unavailable, reset, abandoned, failed, hints; } counts;
 
 static unsigned draw(unsigned below) { return (unsigned)rand_r(&seed) % below; }
 
@@ -129,6 +129,9 @@ struct backend {
 };
 
 enum { BACKENDS = 64 };
+/* nghttp2_submit_headers, which the server has no use for. */
+static int32_t (*submit_headers)(nghttp2_session *, uint8_t flags, int32_t stream, const nghttp2_priority_spec *,
+                                 const nghttp2_nv *, size_t, void *);
 static nghttp2_option *patient; /* with streams that are reset, however many */
 static backend_t *backends[BACKENDS];
 static int behind = -1;
@@ -192,6 +195,12 @@ static void respond(echo_t *echo) {
       NAME_VALUE(":status", "200"), NAME_VALUE("content-type", "application/grpc"), NAME_VALUE("grpc-status", "9")};
   nghttp2_data_provider body = {{.ptr = echo}, read_echo};
   bool early = echo->number % 13 == 1;
+  for (long left = echo->number % 4 == 2 ? echo->number % 3 : 0; left > 0; left--) {
+    static const nghttp2_nv hint[] = {
+        NAME_VALUE(":status", "103"), NAME_VALUE("grpc-status", "13"), NAME_VALUE("link", "</other>")};
+    submit_headers(echo->backend->line.session, NGHTTP2_FLAG_NONE, echo->stream, NULL, hint, 3, NULL);
+    counts.hints++;
+  }
   echo->responded = true;
   nghttp2.submit_response(echo->backend->line.session, echo->stream, headers, early ? 3 : 2, early ? NULL : &body);
 }
@@ -660,7 +669,7 @@ static void hang_up(size_t slot) {
 
 static client_t *call_up(void) {
   client_t *client = calloc(1, sizeof *client);
-  client->line.fd = connect_to("front");
+  client->line.fd = connect_to(draw(2) ? "front" : "side");
   nghttp2.session_client_new2(&client->line.session, asking, client, NULL);
   nghttp2.submit_settings(client->line.session, NGHTTP2_FLAG_NONE, NULL, 0);
   return client;
@@ -1139,14 +1148,17 @@ int main(int count, char **arguments) {
     return 2;
   }
   CHECK(nghttp2.option_new(&patient) == 0);
-  nghttp2_option_set_stream_reset_rate_limit set_rate = (nghttp2_option_set_stream_reset_rate_limit)dlsym(
-      dlopen(NGHTTP2_LIBRARY, RTLD_NOW | RTLD_NOLOAD), "nghttp2_option_set_stream_reset_rate_limit");
+  void *library = dlopen(NGHTTP2_LIBRARY, RTLD_NOW | RTLD_NOLOAD);
+  *(void **)&submit_headers = dlsym(library, "nghttp2_submit_headers");
+  CHECK(submit_headers);
+  nghttp2_option_set_stream_reset_rate_limit set_rate =
+      (nghttp2_option_set_stream_reset_rate_limit)dlsym(library, "nghttp2_option_set_stream_reset_rate_limit");
   if (set_rate != NULL) set_rate(patient, UINT64_MAX / 2, UINT64_MAX / 2);
   echoing = callbacks_of(echo_begins, echo_header, echo_frame, echo_data, echo_ends);
   asking = callbacks_of(NULL, answer_header, answer_frame, answer_data, answer_ends);
   stand_behind(true);
-  int listener = listen_at("front");
-  server = http2_open(listener, PATH, "behind", LIMIT, 1000);
+  const int listeners[] = {listen_at("front"), listen_at("side")};
+  server = http2_open(listeners, 2, PATH, "behind", LIMIT, 1000);
   CHECK(server);
   sound_only = true;
   pour(PATH);
@@ -1164,17 +1176,18 @@ int main(int count, char **arguments) {
   for (size_t i = 0; i < CLIENTS * OPEN_ASKS / 2; i++) step_clients(CLIENTS * OPEN_ASKS / 2);
   end_all(0);
   http2_close(server);
-  close(listener);
+  close(listeners[0]), close(listeners[1]);
   for (size_t i = 0; i < BACKENDS; i++)
     if (backends[i]) break_off(i);
   stand_behind(false);
   nghttp2.option_del(patient);
   nghttp2.session_callbacks_del(echoing);
   nghttp2.session_callbacks_del(asking);
-  printf("echoed %ld (together %ld), refused %ld, early %ld, unavailable %ld, reset %ld, abandoned %ld, failed %ld\n",
+  printf("echoed %ld (together %ld), refused %ld, early %ld, unavailable %ld, reset %ld, abandoned %ld, failed %ld, "
+         "hints %ld\n",
          counts.echoed, counts.together, counts.refused, counts.early, counts.unavailable, counts.reset,
-         counts.abandoned, counts.failed);
+         counts.abandoned, counts.failed, counts.hints);
   CHECK(counts.echoed && counts.together && counts.refused && counts.early && counts.unavailable && counts.reset &&
-        counts.abandoned && counts.failed);
+        counts.abandoned && counts.failed && counts.hints);
   return 0;
 }

@@ -190,6 +190,32 @@ def test_it_listens_on_tcp(yard: Yard, listen: str, reached_at: list[str]) -> No
         assert pod.stop() == 0
 
 
+# As a hosts file does that has localhost twice.
+TWO_LOCALHOSTS = """
+import socket
+resolve = socket.getaddrinfo
+def resolved(host, *rest, **more):
+    hosts = ["127.0.0.1", "::1"] if host == "localhost" else [host]
+    return [found for one in hosts for found in resolve(one, *rest, **more)]
+socket.getaddrinfo = resolved
+"""
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6")
+def test_it_listens_on_all_addresses_of_a_name(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(TWO_LOCALHOSTS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with yard.pod("named", LISTEN="localhost:0") as pod:
+        eventually_sync(lambda: pod.lines(event="serving"), timeout=60)
+        host, _, port = pod.lines(event="serving")[0]["address"].rpartition(":")
+        assert host == "localhost"
+        for reached in ("127.0.0.1", "[::1]"):
+            pod.address = f"{reached}:{port}"
+            pod.until_serving("scale")
+            assert works(pod.address, yard)
+        assert pod.stop() == 0
+
+
 def test_a_large_tensor_goes_in_and_out(pod: LaneProgram, yard: Yard) -> None:
     rows = np.arange(15_000_000, dtype=np.float32).reshape(-1, 2)  # 60 MB
     with sync_channel(pod.address, lambda: yard.identity.metadata("predictor")) as channel:

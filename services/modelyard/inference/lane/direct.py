@@ -7,7 +7,6 @@ Unix socket to the grpc.aio server.
 from __future__ import annotations
 
 import asyncio
-import socket
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from modelyard.core import serving
-from modelyard.envoy.addresses import TcpAddress, UnixAddress, parse_address
 from modelyard.inference.application import Pod, build
 from modelyard.inference.settings import InferenceSettings
 
@@ -23,9 +21,8 @@ from .arrivals import OtherVersion
 from .endings import METHOD
 from .express import ExpressLane
 from .http2_server import LIBRARY, Http2Server, Nghttp2Missing, find_nghttp2
+from .listening import listen, real_address
 from .requirements import LaneUnavailable
-
-_BACKLOG = 4096
 
 
 def check_requirements() -> None:
@@ -53,18 +50,19 @@ Starter: TypeAlias = Callable[[Pod, InferenceSettings], Awaitable[serving.Runnin
 def _starter(folder: Path) -> Starter:
     async def start(pod: Pod, settings: InferenceSettings) -> RunningPod:
         grpc_socket = folder / "grpc.sock"
-        listener = _listen(settings.listen)  # first: it is what may fail
+        listeners = listen(settings.listen)  # first: it is what may fail
         behind = await serving.start(pod, settings, listen=f"unix:{grpc_socket}")
         metrics = pod.calls.of(METHOD)
         lane = ExpressLane(pod.predictor, behind.authorizer, metrics, max_request_bytes=settings.max_request_bytes)
         front = Http2Server()
         front.open(
-            lane, listener, METHOD, str(grpc_socket),
+            lane, listeners, METHOD, str(grpc_socket),
             max_message_bytes=settings.max_request_bytes, max_connections=settings.max_connections,
         )  # fmt: skip
+        address = real_address(settings.listen, listeners)
         return RunningPod(
-            behind.server, _address(settings.listen, listener), behind.health, behind.stopping, behind.drain_delay_s,
-            behind.shutdown_grace_s, behind.authorizer, behind.metrics, {"lane": "direct"}, lane=lane, front=front,
+            behind.server, address, behind.health, behind.stopping, behind.drain_delay_s, behind.shutdown_grace_s,
+            behind.authorizer, behind.metrics, {"lane": "direct"}, lane=lane, front=front,
         )  # fmt: skip
 
     return start
@@ -85,35 +83,3 @@ class RunningPod(serving.RunningServer):
         if self.address.startswith("unix:"):
             await asyncio.to_thread(Path(self.address.removeprefix("unix:")).unlink, missing_ok=True)
         await super().end(0, hurry)
-
-
-def _listen(listen: str) -> socket.socket:
-    """The listening socket; raises OSError."""
-    address = parse_address(listen, lowest_port=0)
-    try:
-        return _listen_unix(address.path) if isinstance(address, UnixAddress) else _listen_tcp(address)
-    except OSError as error:
-        raise OSError(f"cannot listen on {listen}: {error}") from error
-
-
-def _listen_unix(path: str) -> socket.socket:
-    Path(path).unlink(missing_ok=True)  # a killed predecessor's
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path)
-    listener.listen(_BACKLOG)
-    return listener
-
-
-def _listen_tcp(address: TcpAddress) -> socket.socket:
-    ((family, _kind, _protocol, _name, place), *_) = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    dual = address.host == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server(place[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
-
-
-def _address(listen: str, listener: socket.socket) -> str:
-    """Where it listens, with the real port."""
-    if listener.family == socket.AF_UNIX:
-        return listen
-    return f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}"

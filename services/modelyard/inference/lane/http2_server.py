@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import socket
+from collections.abc import Sequence
 from contextvars import Context
 from pathlib import Path
 
@@ -45,13 +46,13 @@ def find_nghttp2(library: Path = LIBRARY) -> None:
 
 
 class Http2Server(_Library):
-    """A server for one listening socket. Use it in one event loop."""
+    """A server for listening sockets. Use it in one event loop."""
 
     def __init__(self, library: Path = LIBRARY) -> None:
         """Raises as `find_nghttp2` does."""
         super().__init__(library)
         text, size, server = ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p
-        self._open = self.function("open", server, ctypes.c_int, text, text, size, size)
+        self._open = self.function("open", server, ctypes.c_void_p, size, text, text, size, size)
         self._descriptor = self.function("descriptor", ctypes.c_int, server)
         self._turn = self.function("turn", size, server, ctypes.c_void_p)
         self._send = self.function("send", None, server)
@@ -70,20 +71,24 @@ class Http2Server(_Library):
         """Nobody's: what comes belongs to none of the calls that are being answered."""
 
     def open(
-        self, receiver: Receiver, listener: socket.socket, path: str, behind: str, *,
+        self, receiver: Receiver, listeners: Sequence[socket.socket], path: str, behind: str, *,
         max_message_bytes: int, max_connections: int,
     ) -> None:  # fmt: skip
         """Hands calls of `path` to `receiver` until `close`, and relays others to the Unix socket `behind`.
 
-        `listener` must be listening; it is closed by `close`. Raises OSError.
+        `listeners` must be listening; they are closed by `close`. Raises OSError.
         """
         self.expect(max_message_bytes)
-        listener.setblocking(False)
-        self._listener = listener
+        for listener in listeners:
+            listener.setblocking(False)
+        self._listeners = listeners
         self._receiver = receiver
-        server = self._open(listener.fileno(), path.encode(), behind.encode(), max_message_bytes, max_connections)
+        numbers = (ctypes.c_int * len(listeners))(*[listener.fileno() for listener in listeners])
+        server = self._open(
+            numbers, len(listeners), path.encode(), behind.encode(), max_message_bytes, max_connections
+        )  # fmt: skip
         if not server:
-            raise OSError(f"cannot serve on {listener.getsockname()} with {behind} behind it")
+            raise OSError(f"cannot serve on {len(listeners)} sockets with {behind} behind them")
         self._server = server
         self._context.run(self._loop.add_reader, self._descriptor(server), self._have_turn)
         self._silence = self._loop.call_later(_SILENCE_S, self._look, context=self._context)
@@ -93,7 +98,7 @@ class Http2Server(_Library):
         it is urgent.
         """
         self._drain(self._server)
-        self._listener.close()
+        self._close_listeners()
         self.flush()
         until = self._loop.time() + grace_s
         await asyncio.sleep(min(_NOTICE_S, grace_s))
@@ -109,9 +114,13 @@ class Http2Server(_Library):
         self.flush()
         self._silence.cancel()
         self._loop.remove_reader(self._descriptor(self._server))
-        self._listener.close()
+        self._close_listeners()
         self._close(self._server)
         self._server = None
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
 
     def flush(self) -> None:
         """Sends the answers that were given; without effect when it is closed."""

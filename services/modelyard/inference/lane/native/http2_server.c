@@ -33,6 +33,7 @@ enum { READ_SIZE = 256 * 1024 };
 enum { READS_PER_TURN = 4 }; /* of one connection: the others have their turn too */
 enum { WRITE_SIZE = 256 * 1024 };
 enum { EVENTS_PER_TURN = 256 };
+enum { MOST_LISTENERS = 64 };
 enum { MOST_TOGETHER = 64, MOST_JOINABLE = 4 };
 /* A tensor of some MB should not wait for window updates; 1,000 such streams should not fill the memory either. */
 enum { STREAM_WINDOW = 4 << 20, CONNECTION_WINDOW = 32 << 20 };
@@ -76,6 +77,7 @@ struct stream {
   bool is_infer, is_grpc, takes_trailers;
   bool received; /* the other side has ended its half of the stream */
   bool responded; /* of a relayed stream: it has the headers of its answer */
+  bool informs;   /* of an onward stream: its last headers are no answer yet (1xx) */
 
   uint64_t id; /* of a call: never used again, unlike the address */
   together_t *together; /* those of which Python was told as one */
@@ -122,8 +124,9 @@ struct connection {
 };
 
 struct server {
-  int epoll, listener;
-  bool listens; /* epoll watches the listener */
+  int epoll, listeners[MOST_LISTENERS];
+  size_t listener_count;
+  bool listens; /* epoll watches the listeners */
   struct sockaddr_un behind;
   connection_t *onward; /* to the other server, for new streams; NULL when there is none */
   connection_t *clients, *onwards, *touched;
@@ -216,9 +219,13 @@ static void watch(connection_t *connection, uint32_t events) {
 }
 
 static void listen_again(server_t *server, bool on) {
-  if (server->listens == on || server->listener < 0) return;
-  struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
-  if (epoll_ctl(server->epoll, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, server->listener, &event) == 0) server->listens = on;
+  if (server->listens == on) return;
+  for (size_t i = 0; i < server->listener_count; i++) {
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    int done = epoll_ctl(server->epoll, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, server->listeners[i], &event);
+    if (done != 0 && errno != (on ? EEXIST : ENOENT)) return; /* the next time, then, for this one and the rest */
+  }
+  server->listens = on;
 }
 
 static stream_t *open_stream(connection_t *connection, int32_t number, kind_t kind) {
@@ -413,6 +420,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     append(apart, value, value_size);
     return 0;
   }
+  if (stream->kind == ONWARD && is(name, name_size, ":status")) stream->informs = value_size && value[0] == '1';
   if (stream->kind == ARRIVING) {
     if (pseudo && is(name, name_size, ":path")) {
       stream->is_infer = value_size == server->path_size && memcmp(value, server->path, value_size) == 0;
@@ -562,11 +570,12 @@ static void relay(stream_t *stream, bool end) {
   nghttp2.submit_response(stream->connection->session, stream->number, UNAVAILABLE, 4, NULL);
 }
 
-/* Headers of an answer, or its trailers, have come from the other server. */
-static void relay_back(stream_t *onward, bool is_first, bool end) {
+/* Headers of an answer, or its trailers, have come from the other server. What it says before its answer (1xx) is not
+ * relayed: gRPC has no use for it. */
+static void relay_back(stream_t *onward, bool end) {
   stream_t *stream = onward->peer;
-  if (stream == NULL) return;
-  if (is_first) {
+  if (stream == NULL || onward->informs) return;
+  if (!stream->responded) {
     stream->responded = true;
     size_t count;
     nghttp2_nv *headers = all_headers(onward, &count);
@@ -613,7 +622,7 @@ static int on_frame_received(nghttp2_session *session, const nghttp2_frame *fram
       server->begun[server->begun_count++] = stream;
     }
   } else if (stream->kind == ONWARD && frame->hd.type == NGHTTP2_HEADERS) {
-    relay_back(stream, frame->headers.cat == NGHTTP2_HCAT_RESPONSE, end);
+    relay_back(stream, end);
   }
   if (end && stream->kind == CALL && !stream->whole) submit(stream);
   if (end && (stream->kind == RELAYED || stream->kind == ONWARD) && stream->peer != NULL) {
@@ -766,9 +775,9 @@ static connection_t *connect_onward(server_t *server) {
   return server->onward;
 }
 
-static void accept_clients(server_t *server) {
+static void accept_clients(server_t *server, int listener) {
   for (int i = 0; i < EVENTS_PER_TURN; i++) {
-    int fd = accept4(server->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
       /* Without a descriptor for it the connection stays in the kernel's queue, until another one is closed. */
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) listen_again(server, false);
@@ -853,23 +862,25 @@ const char *http2_load(void) {
   return NULL;
 }
 
-/* Serves a listening socket, whose owner stays the caller. `path`: of the calls for Python. `behind`: the Unix socket
+/* Serves listening sockets, whose owner stays the caller. `path`: of the calls for Python. `behind`: the Unix socket
  * of the server for all others. `limit`: the most bytes of a message. NULL with errno if it cannot be. */
-server_t *http2_open(int listener, const char *path, const char *behind, size_t limit, size_t most_clients) {
+server_t *http2_open(const int *listeners, size_t listener_count, const char *path, const char *behind, size_t limit,
+                     size_t most_clients) {
   server_t *server = calloc(1, sizeof *server);
   must(server);
-  server->listener = listener;
   server->body_limit = limit;
   server->most_clients = most_clients;
   server->path_size = strlen(path);
   server->behind.sun_family = AF_UNIX;
   server->epoll = epoll_create1(EPOLL_CLOEXEC);
-  if (server->epoll < 0 || server->path_size >= sizeof server->path ||
+  if (server->epoll < 0 || listener_count > MOST_LISTENERS || server->path_size >= sizeof server->path ||
       strlen(behind) >= sizeof server->behind.sun_path) {
     if (server->epoll >= 0) close(server->epoll), errno = ENAMETOOLONG;
     free(server);
     return NULL;
   }
+  memcpy(server->listeners, listeners, listener_count * sizeof *listeners);
+  server->listener_count = listener_count;
   memcpy(server->path, path, server->path_size);
   strcpy(server->behind.sun_path, behind);
   if (nghttp2.session_callbacks_new(&server->callbacks) != 0 || nghttp2.option_new(&server->option) != 0 ||
@@ -927,7 +938,7 @@ size_t http2_turn(server_t *server, const event_t **events) {
   for (int i = 0; i < count; i++) {
     connection_t *connection = ready[i].data.ptr;
     if (connection == NULL) {
-      accept_clients(server);
+      for (size_t j = 0; j < server->listener_count; j++) accept_clients(server, server->listeners[j]);
     } else {
       if (ready[i].events & EPOLLOUT) touch(connection);
       if (ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) read_from(connection);
