@@ -57,8 +57,9 @@ def gateway_settings(identity: Identity, folder: Path, **options: Any) -> Gatewa
 class GatewayClient:
     """Stubs with a token, and the calls that tests make often."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, address: str = "") -> None:
         self.channel = channel
+        self.address = address
         self.training = training_service_pb2_grpc.TrainingServiceStub(channel)
         self.worker = worker_service_pb2_grpc.WorkerServiceStub(channel)
         self.access = access_service_pb2_grpc.AccessServiceStub(channel)
@@ -98,10 +99,19 @@ class GatewayClient:
         )
         return await self.worker.ReportTrainingJob(request)
 
+    async def announce(self, name: str, attempt: int, checkpoint: training_job_pb2.Checkpoint) -> None:
+        """Says that a checkpoint is about to be uploaded."""
+        request = worker_service_pb2.AnnounceCheckpointRequest(name=name, attempt=attempt, checkpoint=checkpoint)
+        await self.worker.AnnounceCheckpoint(request)
+
     async def finish(self, name: str, attempt: int, **outcome: Any) -> training_job_pb2.TrainingJob:
         """Ends the attempt; `outcome` is `succeeded`, `failed` or `cancelled`."""
         request = worker_service_pb2.FinishTrainingJobRequest(name=name, attempt=attempt, **outcome)
         return await self.worker.FinishTrainingJob(request)
+
+
+Replica = tuple[Gateway, GatewayClient]
+"""One of several gateways on one database, with a client of its own."""
 
 
 def create_request(
@@ -163,4 +173,4 @@ async def served_gateway(settings: GatewaySettings, identity: Identity) -> Async
 async def gateway_client(address: str, token: str) -> AsyncIterator[GatewayClient]:
     """A client with this token."""
     async with aio_channel(address, fixed_token(token)) as channel:
-        yield GatewayClient(channel)
+        yield GatewayClient(channel, address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ from modelyard.gateway.outbox import Bell, Outbox
 from modelyard.gateway.pausing import Pausing
 from modelyard.gateway.presence import Workers
 from modelyard.gateway.queueing_converters import remaining_s
-from modelyard.gateway.reports import Reports, Saved
+from modelyard.gateway.reports import Receipt, Reports, Saved, Update
 from modelyard.gateway.retries import Retries
 from modelyard.gateway.scheduling import Queues, Scheduling
 from modelyard.gateway.submission import Plan, Submission, Submissions
@@ -184,6 +185,12 @@ class JobDesk:
     async def claimed(self) -> Job:
         """A new job, held by its first attempt."""
         return (await self.claim(await self.submit())).job
+
+    async def report(self, job_id: str, attempt: int, first_update: int, updates: Sequence[Update]) -> Receipt:
+        """What a worker does that has checkpoints among its updates: announces them, then reports."""
+        for checkpoint in (each for each in updates if isinstance(each, Saved)):
+            await self.reports.announce(job_id, attempt, checkpoint)
+        return await self.reports.report(job_id, attempt, first_update, updates)
 
     async def cancel(self, job: Job, request_id: str = "") -> Job:
         """What a user of the job's tenant does."""

@@ -40,6 +40,10 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
     """Every attempt is told that it is no longer the current one."""
     lost_answers: int = 0
     """So many reports are taken in and then answered UNAVAILABLE."""
+    refused_announcements: int = 0
+    """So many announcements are told that the same content is being removed."""
+    announced: list[Checkpoint] = field(default_factory=list)
+    """The checkpoints that were announced, in order."""
     lost_finishes: int = 0
     """So many conclusions are answered UNAVAILABLE without being taken in."""
     refused_outcomes: set[str] = field(default_factory=set)
@@ -137,6 +141,8 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
         received = self._received.get(request.name, 0)
         assert request.first_update <= received + 1, "an update is missing"
         new = request.updates[received + 1 - request.first_update :]
+        reported = {update.checkpoint.digest for update in new if update.HasField("checkpoint")}
+        assert reported <= {checkpoint.digest for checkpoint in self.announced}, "a checkpoint was not announced"
         self.updates.extend(new)
         self._received[request.name] = received + len(new)
         if self.lost_answers:
@@ -147,6 +153,16 @@ class WorkerGateway(worker_service_pb2_grpc.WorkerServiceServicer):
             lease_duration=_duration(self.lease_s),
             updates_received=self._received[request.name],
         )
+
+    async def AnnounceCheckpoint(
+        self, request: pb.AnnounceCheckpointRequest, context: Any
+    ) -> pb.AnnounceCheckpointResponse:
+        self._check_fence(request.name)
+        if self.refused_announcements:
+            self.refused_announcements -= 1
+            raise errors.WrongState("the same content is being removed", retry_after=0)
+        self.announced.append(request.checkpoint)
+        return pb.AnnounceCheckpointResponse()
 
     async def FinishTrainingJob(self, request: pb.FinishTrainingJobRequest, context: Any) -> TrainingJob:
         self._check_fence(request.name)

@@ -103,7 +103,9 @@ class Attempt:
             return outcomes.worker_fault(f"the worker failed: {type(error).__name__}")
 
     def _train_and_publish(self, workdir: Path, shelf: CheckpointShelf, ours: Shelved | None) -> Outcome:
-        with Checkpoints(self._store, workdir, shelf, self._job_id, self._tell, self._may_tell) as checkpoints:
+        with Checkpoints(
+            self._store, workdir, shelf, self._job_id, self._announce, self._tell, self._may_tell
+        ) as checkpoints:  # fmt: skip
             if ours is not None:
                 checkpoints.offer(ours.path, ours.message())
             result = self._train(workdir, checkpoints)
@@ -160,6 +162,11 @@ class Attempt:
 
     def _may_tell(self) -> bool:
         return self._interruptions.current() not in {Interruption.STALE, Interruption.OUT_OF_CONTACT}
+
+    def _announce(self, checkpoint: Checkpoint) -> None:
+        self._gateway.announce(
+            pb.AnnounceCheckpointRequest(name=self._job.name, attempt=self._job.attempt, checkpoint=checkpoint)
+        )
 
     def _tell(self, checkpoint: Checkpoint) -> None:
         self._lease.add(pb.TrainingUpdate(checkpoint=checkpoint))

@@ -46,7 +46,7 @@ class _GivenUp(Exception):
 
 
 class Checkpoints:
-    """Hashes, keeps on the shelf, uploads and tells each new checkpoint. Use it as a context manager.
+    """Hashes, keeps on the shelf, announces, uploads and tells each new checkpoint. Use it as a context manager.
 
     Only the newest matters: while one is on its way the next may wait, and takes the place of the one that waited.
     Whatever goes wrong here costs steps that are done again after a fault, never the training that runs.
@@ -58,10 +58,12 @@ class Checkpoints:
         workdir: Path,
         shelf: CheckpointShelf,
         job_id: str,
+        announce: Callable[[Checkpoint], None],
         tell: Callable[[Checkpoint], None],
         may_tell: Callable[[], bool],
     ) -> None:
-        """`tell` hears of each checkpoint that the store has, in the thread.
+        """`announce` asks the gateway to keep a blob, before the store is asked for it, so that what is found there
+        stays. It raises RemoteError. `tell` hears of each checkpoint that the store has. Both are called in the thread.
 
         `may_tell`: whether there is somebody to tell. If not, nothing is uploaded: a blob that nobody has heard of
         would stay in the store for ever.
@@ -70,6 +72,7 @@ class Checkpoints:
         self._workdir = workdir
         self._shelf = shelf
         self._job_id = job_id
+        self._announce = announce
         self._tell = tell
         self._may_tell = may_tell
         self._changed = threading.Condition()
@@ -161,6 +164,7 @@ class Checkpoints:
                 )
                 self._keep(file, checkpoint)
                 if self._may_tell():
+                    self._announce(checkpoint)
                     blobs.upload_file(self._stub, file, self._on_upload, content=content, patience_s=_PATIENCE_S)
                     self._told(checkpoint)
         except _GivenUp:

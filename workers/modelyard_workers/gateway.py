@@ -48,6 +48,10 @@ class Gateway:
         """Renews the lease and delivers updates."""
         return _translated(lambda: self._stub.ReportTrainingJob(request, timeout=timeout_s))
 
+    def announce(self, request: pb.AnnounceCheckpointRequest) -> None:
+        """Says that a checkpoint is about to be uploaded; may be repeated."""
+        _translated(lambda: self._stub.AnnounceCheckpoint(request, timeout=CALL_S))
+
     def finish(self, request: pb.FinishTrainingJobRequest) -> TrainingJob:
         """Ends the attempt; may be repeated until it is answered."""
         timeout_s = FINISH_S if request.HasField("succeeded") else CALL_S

@@ -100,6 +100,7 @@ METHOD_TABLE: dict[str, Permission | Access] = {
     **_service("modelyard.v1.WorkerService", {
         "ClaimTrainingJob": Permission.JOBS_WORK,
         "ReportTrainingJob": Permission.JOBS_WORK,
+        "AnnounceCheckpoint": Permission.JOBS_WORK,
         "FinishTrainingJob": Permission.JOBS_WORK,
         "ReportWorker": Permission.JOBS_WORK,
     }),

@@ -168,7 +168,7 @@ class Edit:
             await attempts.end(
                 connection, after.id, after.attempt, time=self.now, cause=end.cause, message=end.message
             )  # fmt: skip
-        if self.ended and after.checkpoint is not None:
+        if self.ended:
             kept_us = 0 if after.state is State.SUCCEEDED else keep_last_checkpoint_us
             await checkpoints.retire(connection, after.id, now=self.now, last_until=self.now + kept_us)
         if self._ring:

@@ -8,7 +8,8 @@ from enum import Enum, auto
 
 from modelyard.core.errors import InvalidFields
 
-from .checkpoints import Checkpoint, being_removed, lock_digests
+from . import checkpoints
+from .checkpoints import Checkpoint
 from .events import Document, Kind, LogLine
 from .jobs import STOPPING, Job, State
 from .ledger import Edit, Ledger
@@ -68,14 +69,23 @@ class Reports:
             edit.require_attempt(attempt)
             received = edit.job.updates_received
             news = thinned(unseen(updates, first_update, received))
-            going = await _going(edit, news)
+            kept = await _kept(edit, news)
             for update in news:
-                _record(edit, update, going)
+                _record(edit, update, kept)
             edit.change(
                 lease_until=edit.now + self._lease_us,
                 updates_received=max(received, first_update - 1 + len(updates)),
             )
         return Receipt(directive(edit.job, edit.now), edit.job.updates_received)
+
+    async def announce(self, job_id: str, attempt: int, saved: Saved) -> None:
+        """Keeps the blob of a checkpoint that the attempt is about to look for in the artifact store, or to upload.
+
+        Raises StaleAttempt if the attempt does not hold the job, WrongState while the blob is being removed.
+        """
+        async with self._ledger.edit(job_id) as edit:
+            edit.require_attempt(attempt)
+            await checkpoints.announce(edit.connection, job_id, _checkpoint(edit, saved))
 
 
 def directive(job: Job, now: int) -> Directive:
@@ -111,16 +121,13 @@ def thinned(updates: Sequence[Update]) -> Sequence[Update]:
     return [update for i, update in enumerate(updates) if i not in dropped]
 
 
-async def _going(edit: Edit, updates: Sequence[Update]) -> set[str]:
-    """Digests of reported checkpoints whose blobs are being removed, since another job has ended: not to rely on."""
+async def _kept(edit: Edit, updates: Sequence[Update]) -> set[str]:
+    """Digests of reported checkpoints to rely on. Another one may have been removed since its worker found it."""
     digests = {update.digest for update in updates if isinstance(update, Saved)}
-    if not digests:
-        return digests
-    await lock_digests(edit.connection, digests)
-    return await being_removed(edit.connection, digests)
+    return await checkpoints.kept(edit.connection, edit.job.id, digests) if digests else digests
 
 
-def _record(edit: Edit, update: Update, going: Container[str]) -> None:
+def _record(edit: Edit, update: Update, kept: Container[str]) -> None:
     match update:
         case State() as state:
             # A job that is to stop stays so, whatever its worker had done when it was told.
@@ -135,11 +142,12 @@ def _record(edit: Edit, update: Update, going: Container[str]) -> None:
         case LogLine():
             edit.tell(update)
         case Saved() as saved:
-            _record_checkpoint(edit, saved, is_there=saved.digest not in going)
+            wanted = saved.digest in kept and saved.step >= edit.job.checkpoint_step
+            edit.add_checkpoint(_checkpoint(edit, saved), wanted=wanted)
 
 
-def _record_checkpoint(edit: Edit, saved: Saved, *, is_there: bool) -> None:
-    checkpoint = Checkpoint(
+def _checkpoint(edit: Edit, saved: Saved) -> Checkpoint:
+    return Checkpoint(
         attempt=edit.job.attempt,
         epoch=saved.epoch,
         step=saved.step,
@@ -147,4 +155,3 @@ def _record_checkpoint(edit: Edit, saved: Saved, *, is_there: bool) -> None:
         size_bytes=saved.size_bytes,
         create_time=edit.now,
     )
-    edit.add_checkpoint(checkpoint, wanted=is_there and saved.step >= edit.job.checkpoint_step)

@@ -197,6 +197,8 @@ job_checkpoints = Table(
     Column("digest", String(64), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("create_time", BigInteger, nullable=False),
+    # Whether a worker has reported it; if not, it has announced that it is about to upload the blob.
+    Column("recorded", Boolean, nullable=False),
     # When the blob may be removed from the artifact store; NULL while it is wanted.
     Column("remove_time", BigInteger),
     # The store has been or is being asked to remove the blob: it may be gone.

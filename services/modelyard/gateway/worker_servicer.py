@@ -11,7 +11,7 @@ from modelyard.core.errors import InvalidFields
 from modelyard.core.names import TRAINING_JOB
 from modelyard.v1 import training_job_pb2, worker_service_pb2, worker_service_pb2_grpc
 
-from .attempt_converters import from_cause
+from .attempt_converters import from_cause, from_checkpoint
 from .claims import Claims
 from .converters import (
     cut_text,
@@ -57,6 +57,14 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         updates = from_report(request)
         receipt = await self.reports.report(_job_id(request.name), request.attempt, request.first_update, updates)
         return to_receipt(receipt, self.lease_s)
+
+    async def AnnounceCheckpoint(
+        self, request: worker_service_pb2.AnnounceCheckpointRequest, _context: _Context
+    ) -> worker_service_pb2.AnnounceCheckpointResponse:
+        """See the proto."""
+        checkpoint = from_checkpoint(request.checkpoint, "checkpoint")
+        await self.reports.announce(_job_id(request.name), request.attempt, checkpoint)
+        return worker_service_pb2.AnnounceCheckpointResponse()
 
     async def FinishTrainingJob(
         self, request: worker_service_pb2.FinishTrainingJobRequest, _context: _Context

@@ -162,7 +162,7 @@ class TrainingUpdate(_message.Message):
 
     @_builtins.property
     def checkpoint(self) -> _training_job_pb2.Checkpoint:
-        """A checkpoint is in the artifact store: `epoch`, `step`, `digest` and `size_bytes`."""
+        """A checkpoint is in the artifact store: `epoch`, `step`, `digest` and `size_bytes`, as they were announced."""
 
     def __init__(
         self,
@@ -249,6 +249,55 @@ class ReportTrainingJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportTrainingJobResponse: _TypeAlias = ReportTrainingJobResponse  # noqa: Y015
+
+@_typing.final
+class AnnounceCheckpointRequest(_message.Message):
+    """A checkpoint that is about to be uploaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`trainingJobs/{training_job}`."""
+    attempt: _builtins.int
+    """The fencing token."""
+    @_builtins.property
+    def checkpoint(self) -> _training_job_pb2.Checkpoint:
+        """Its `epoch`, `step`, `digest` and `size_bytes`."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        checkpoint: _training_job_pb2.Checkpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnounceCheckpointRequest: _TypeAlias = AnnounceCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class AnnounceCheckpointResponse(_message.Message):
+    """The blob stays from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnounceCheckpointResponse: _TypeAlias = AnnounceCheckpointResponse  # noqa: Y015
 
 @_typing.final
 class FinishTrainingJobRequest(_message.Message):

@@ -49,6 +49,11 @@ class WorkerServiceStub:
                 request_serializer=modelyard_dot_v1_dot_worker__service__pb2.ReportTrainingJobRequest.SerializeToString,
                 response_deserializer=modelyard_dot_v1_dot_worker__service__pb2.ReportTrainingJobResponse.FromString,
                 _registered_method=True)
+        self.AnnounceCheckpoint = channel.unary_unary(
+                '/modelyard.v1.WorkerService/AnnounceCheckpoint',
+                request_serializer=modelyard_dot_v1_dot_worker__service__pb2.AnnounceCheckpointRequest.SerializeToString,
+                response_deserializer=modelyard_dot_v1_dot_worker__service__pb2.AnnounceCheckpointResponse.FromString,
+                _registered_method=True)
         self.FinishTrainingJob = channel.unary_unary(
                 '/modelyard.v1.WorkerService/FinishTrainingJob',
                 request_serializer=modelyard_dot_v1_dot_worker__service__pb2.FinishTrainingJobRequest.SerializeToString,
@@ -83,6 +88,16 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnnounceCheckpoint(self, request, context):
+        """Says that the attempt is about to look whether the artifact store has this checkpoint, and to upload it if not: from the
+        answer on nobody removes the blob until the job is past it or over. Only a checkpoint that was announced before it
+        was looked for is recorded when it is reported. May be repeated. While the same content, of another job, is being
+        removed the answer is FAILED_PRECONDITION with the reason WRONG_STATE and a RetryInfo: announce it again then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FinishTrainingJob(self, request, context):
         """Ends the attempt. For a success the gateway creates the version in the registry, idempotently by job, before it
         answers; the call may be repeated until it is answered.
@@ -110,6 +125,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.ReportTrainingJob,
                     request_deserializer=modelyard_dot_v1_dot_worker__service__pb2.ReportTrainingJobRequest.FromString,
                     response_serializer=modelyard_dot_v1_dot_worker__service__pb2.ReportTrainingJobResponse.SerializeToString,
+            ),
+            'AnnounceCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnnounceCheckpoint,
+                    request_deserializer=modelyard_dot_v1_dot_worker__service__pb2.AnnounceCheckpointRequest.FromString,
+                    response_serializer=modelyard_dot_v1_dot_worker__service__pb2.AnnounceCheckpointResponse.SerializeToString,
             ),
             'FinishTrainingJob': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishTrainingJob,
@@ -180,6 +200,33 @@ class WorkerService:
             '/modelyard.v1.WorkerService/ReportTrainingJob',
             modelyard_dot_v1_dot_worker__service__pb2.ReportTrainingJobRequest.SerializeToString,
             modelyard_dot_v1_dot_worker__service__pb2.ReportTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnnounceCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.v1.WorkerService/AnnounceCheckpoint',
+            modelyard_dot_v1_dot_worker__service__pb2.AnnounceCheckpointRequest.SerializeToString,
+            modelyard_dot_v1_dot_worker__service__pb2.AnnounceCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,12 @@ class WorkerServiceStub:
     """
     ReportTrainingJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReportTrainingJobRequest, _worker_service_pb2.ReportTrainingJobResponse]
     """Renews the lease, delivers what happened since the last report, and brings back what the gateway wants."""
+    AnnounceCheckpoint: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.AnnounceCheckpointRequest, _worker_service_pb2.AnnounceCheckpointResponse]
+    """Says that the attempt is about to look whether the artifact store has this checkpoint, and to upload it if not: from the
+    answer on nobody removes the blob until the job is past it or over. Only a checkpoint that was announced before it
+    was looked for is recorded when it is reported. May be repeated. While the same content, of another job, is being
+    removed the answer is FAILED_PRECONDITION with the reason WRONG_STATE and a RetryInfo: announce it again then.
+    """
     FinishTrainingJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.FinishTrainingJobRequest, _training_job_pb2.TrainingJob]
     """Ends the attempt. For a success the gateway creates the version in the registry, idempotently by job, before it
     answers; the call may be repeated until it is answered.
@@ -66,6 +72,12 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
     ReportTrainingJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReportTrainingJobRequest, _worker_service_pb2.ReportTrainingJobResponse]  # type: ignore[assignment]
     """Renews the lease, delivers what happened since the last report, and brings back what the gateway wants."""
+    AnnounceCheckpoint: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.AnnounceCheckpointRequest, _worker_service_pb2.AnnounceCheckpointResponse]  # type: ignore[assignment]
+    """Says that the attempt is about to look whether the artifact store has this checkpoint, and to upload it if not: from the
+    answer on nobody removes the blob until the job is past it or over. Only a checkpoint that was announced before it
+    was looked for is recorded when it is reported. May be repeated. While the same content, of another job, is being
+    removed the answer is FAILED_PRECONDITION with the reason WRONG_STATE and a RetryInfo: announce it again then.
+    """
     FinishTrainingJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.FinishTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
     """Ends the attempt. For a success the gateway creates the version in the registry, idempotently by job, before it
     answers; the call may be repeated until it is answered.
@@ -97,6 +109,18 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.ReportTrainingJobResponse, _abc.Awaitable[_worker_service_pb2.ReportTrainingJobResponse]]:
         """Renews the lease, delivers what happened since the last report, and brings back what the gateway wants."""
+
+    @_abc_1.abstractmethod
+    def AnnounceCheckpoint(
+        self,
+        request: _worker_service_pb2.AnnounceCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.AnnounceCheckpointResponse, _abc.Awaitable[_worker_service_pb2.AnnounceCheckpointResponse]]:
+        """Says that the attempt is about to look whether the artifact store has this checkpoint, and to upload it if not: from the
+        answer on nobody removes the blob until the job is past it or over. Only a checkpoint that was announced before it
+        was looked for is recorded when it is reported. May be repeated. While the same content, of another job, is being
+        removed the answer is FAILED_PRECONDITION with the reason WRONG_STATE and a RetryInfo: announce it again then.
+        """
 
     @_abc_1.abstractmethod
     def FinishTrainingJob(

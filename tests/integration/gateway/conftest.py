@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc.aio
@@ -15,6 +15,7 @@ from modelyard.v1 import model_service_pb2
 from support.gateway import (
     TABLE,
     GatewayClient,
+    Replica,
     gateway_client,
     gateway_settings,
     served_gateway,
@@ -120,3 +121,17 @@ async def admin(served: tuple[Gateway, str], identity: Identity) -> AsyncIterato
     """That gateway, called by an administrator, who may do a worker's work too."""
     async with gateway_client(served[1], identity.token()) as one:
         yield one
+
+
+@pytest.fixture
+async def replicas(
+    database_url: str, registry_address: str, registry: RegistryClient, identity: Identity, tmp_path: Path
+) -> AsyncIterator[list[Replica]]:
+    """Two gateways on one database of either kind, each with an administrator's client."""
+    settings = gateway_settings(identity, tmp_path, database_url=database_url, registry_address=registry_address)
+    async with AsyncExitStack() as stack:
+        found = []
+        for _ in range(2):
+            gateway, address = await stack.enter_async_context(served_gateway(settings, identity))
+            found.append((gateway, await stack.enter_async_context(gateway_client(address, identity.token()))))
+        yield found

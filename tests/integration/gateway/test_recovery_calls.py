@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from typing import Any
 
@@ -39,13 +40,22 @@ async def is_stored(registry: RegistryClient, digest: str) -> bool:
     return False
 
 
+async def save(admin: GatewayClient, registry: RegistryClient, name: str, step: int) -> Checkpoint:
+    """What the first attempt does with a checkpoint before it reports it."""
+    state = f"state {step}".encode()
+    saved = Checkpoint(epoch=1, step=step, digest=hashlib.sha256(state).hexdigest(), size_bytes=len(state))
+    await admin.announce(name, 1, saved)
+    await registry.upload(state)
+    return saved
+
+
 async def test_a_job_is_paused_resumed_and_goes_on_from_its_checkpoint(
     admin: GatewayClient, registry: RegistryClient
 ) -> None:
     name = (await admin.submit()).name
     await admin.claim(name, "node-1/7")
-    digests = [await registry.upload(f"state {step}".encode()) for step in (100, 200, 300)]
-    saved = [Checkpoint(epoch=1, step=100 * (i + 1), digest=digest, size_bytes=9) for i, digest in enumerate(digests)]
+    saved = [await save(admin, registry, name, step) for step in (100, 200, 300)]
+    digests = [each.digest for each in saved]
     await admin.report(name, 1, 1, update_of(state="RUNNING"), *(update_of(checkpoint=each) for each in saved))
     assert (await pause(admin, name)).state == State.STATE_PAUSING
     heard = await admin.report(name, 1, 5)
@@ -131,3 +141,6 @@ async def test_a_checkpoint_of_a_wrong_form_is_refused(admin: GatewayClient, fie
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await admin.report(name, 1, 1, update_of(checkpoint=Checkpoint(**wrong)))  # type: ignore[arg-type]  # by name
     assert RemoteError.from_rpc(caught.value).violations[0].field == f"updates[0].checkpoint.{field}"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await admin.announce(name, 1, Checkpoint(**wrong))  # type: ignore[arg-type]  # by name
+    assert RemoteError.from_rpc(caught.value).violations[0].field == f"checkpoint.{field}"

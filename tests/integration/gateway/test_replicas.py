@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import grpc
 import pytest
 
 from modelyard.core.errors import RemoteError
-from modelyard.gateway.application import Gateway
 from modelyard.v1.training_job_pb2 import TrainingJobEvent
 from support.gateway import (
     GatewayClient,
+    Replica,
     State,
     expire_leases,
     gateway_client,
@@ -25,22 +24,6 @@ from support.gateway import (
 )
 from support.identity import Identity
 from support.registry import RegistryClient
-
-Replica = tuple[Gateway, GatewayClient]
-
-
-@pytest.fixture
-async def replicas(
-    database_url: str, registry_address: str, registry: RegistryClient, identity: Identity, tmp_path: Path
-) -> AsyncIterator[list[Replica]]:
-    """Two gateways on one database of either kind, each with an administrator's client."""
-    settings = gateway_settings(identity, tmp_path, database_url=database_url, registry_address=registry_address)
-    async with AsyncExitStack() as stack:
-        found = []
-        for _ in range(2):
-            gateway, address = await stack.enter_async_context(served_gateway(settings, identity))
-            found.append((gateway, await stack.enter_async_context(gateway_client(address, identity.token()))))
-        yield found
 
 
 async def _collect(client: GatewayClient, name: str, after: int = 0) -> list[TrainingJobEvent]:

@@ -9,6 +9,7 @@ import grpc
 from modelyard.gateway.application import Gateway
 from modelyard.v1 import model_service_pb2, training_job_pb2
 from modelyard.v1 import worker_service_pb2 as pb
+from modelyard.v1.training_job_pb2 import Checkpoint
 from modelyard.v1.training_spec_pb2 import Publication
 from support.gateway import GatewayClient, State, expire_leases, gateway_client, trained, update_of, upload_result
 from support.identity import Identity
@@ -138,6 +139,7 @@ async def test_a_stale_attempt_is_told_so_in_every_call(
     before = await admin.get(job.name)
     for call in (
         admin.report(job.name, 1, 1, update_of(state="RUNNING")),
+        admin.announce(job.name, 1, Checkpoint(digest="a" * 64)),
         admin.finish(job.name, 1, succeeded=await upload_result(registry)),
         admin.finish(job.name, 1, failed=pb.TrainingFailure(reason=Reason.FAILURE_REASON_DATA)),
     ):

@@ -211,3 +211,40 @@ def test_a_store_that_comes_back_gets_the_checkpoint_while_the_training_goes_on(
     with paused_after(surroundings, 10):
         answer_doorbell(surroundings.submit(), surroundings.settings("checkpoint", "wait"), bell)
     assert surroundings.store.blobs[surroundings.gateway.checkpoints[0].digest] == state(10)
+
+
+def test_a_checkpoint_whose_content_is_just_being_removed_is_announced_and_uploaded_again(
+    surroundings: Surroundings, bell: Bell
+) -> None:
+    gateway = surroundings.gateway
+    gateway.refused_announcements = 2
+
+    def stop() -> None:
+        eventually_sync(lambda: gateway.logged_number("waiting"))
+        bell.ring()
+
+    with meanwhile(stop):
+        answer_doorbell(
+            surroundings.submit(), surroundings.settings("checkpoint_on_sigterm", "wait", trainer_grace_s=20), bell
+        )
+    assert gateway.refused_announcements == 0
+    (told,) = gateway.checkpoints
+    assert [announced.digest for announced in gateway.announced] == [told.digest]
+    assert surroundings.store.blobs[told.digest] == state(10)
+
+
+def test_a_checkpoint_is_announced_before_the_store_is_asked_for_it(surroundings: Surroundings, bell: Bell) -> None:
+    gateway = surroundings.gateway
+    gateway.refused_announcements = 1_000
+
+    def stop() -> None:
+        eventually_sync(lambda: gateway.logged_number("waiting"))
+        bell.ring()
+
+    with meanwhile(stop):
+        acts = ("checkpoint_on_sigterm", "wait")
+        answer_doorbell(
+            surroundings.submit(), surroundings.settings(*acts, trainer_grace_s=20, checkpoint_upload_s=0.5), bell
+        )
+    assert set(surroundings.store.blobs) == {surroundings.dataset_digest}
+    assert gateway.checkpoints == []

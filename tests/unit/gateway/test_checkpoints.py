@@ -33,7 +33,7 @@ async def _removal_times(desk: JobDesk, job: Job) -> dict[int, int | None]:
 
 async def test_a_checkpoint_shows_on_the_job_and_in_its_history(desk: JobDesk) -> None:
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [State.RUNNING, Saved(2, 200, "a" * 64, 12_345)])
+    await desk.report(job.id, 1, 1, [State.RUNNING, Saved(2, 200, "a" * 64, 12_345)])
     job = await desk.get(job)
     checkpoint = Checkpoint(
         attempt=1, epoch=2, step=200, digest="a" * 64, size_bytes=12_345, create_time=job.update_time
@@ -44,7 +44,7 @@ async def test_a_checkpoint_shows_on_the_job_and_in_its_history(desk: JobDesk) -
 
 async def test_the_next_attempt_goes_on_from_it(desk: JobDesk) -> None:
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(200)])
+    await desk.report(job.id, 1, 1, [saved(200)])
     await desk.expire_lease(job)
     claim = await desk.claim(job)
     assert claim.job.checkpoint is not None
@@ -56,7 +56,7 @@ async def test_the_next_attempt_goes_on_from_it(desk: JobDesk) -> None:
 
 async def test_a_checkpoint_that_is_behind_the_recorded_one_is_not_taken(desk: JobDesk) -> None:
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(200), saved(100)])
+    await desk.report(job.id, 1, 1, [saved(200), saved(100)])
     job = await desk.get(job)
     assert job.checkpoint_step == 200
     assert [event.payload.step for event in await desk.history(job) if isinstance(event.payload, Checkpoint)] == [200]
@@ -65,7 +65,7 @@ async def test_a_checkpoint_that_is_behind_the_recorded_one_is_not_taken(desk: J
 
 async def test_a_checkpoint_of_the_same_step_is_taken(desk: JobDesk) -> None:
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(200, "a"), saved(200, "b")])
+    await desk.report(job.id, 1, 1, [saved(200, "a"), saved(200, "b")])
     job = await desk.get(job)
     assert job.checkpoint is not None
     assert job.checkpoint.digest == "b" * 64
@@ -76,22 +76,22 @@ async def test_a_stale_attempts_checkpoint_is_refused(desk: JobDesk) -> None:
     await desk.expire_lease(job)
     current = (await desk.claim(job, "host/2")).job
     with pytest.raises(StaleAttempt):
-        await desk.reports.report(job.id, 1, 1, [saved(900)])
+        await desk.report(job.id, 1, 1, [saved(900)])
     assert await desk.get(job) == current
     assert await _wanted(desk, job) == []
 
 
 async def test_a_report_sent_twice_records_its_checkpoint_once(desk: JobDesk) -> None:
     job = await desk.claimed()
-    for _ in range(2):
-        await desk.reports.report(job.id, 1, 1, [saved(100)])
+    await desk.report(job.id, 1, 1, [saved(100)])
+    await desk.reports.report(job.id, 1, 1, [saved(100)])
     assert await _wanted(desk, job) == [100]
 
 
 async def test_the_newest_two_stay(desk: JobDesk) -> None:
     job = await desk.claimed()
     for i, step in enumerate((100, 200, 300, 400)):
-        await desk.reports.report(job.id, 1, i + 1, [saved(step)])
+        await desk.report(job.id, 1, i + 1, [saved(step)])
     assert await _wanted(desk, job) == [300, 400]
     times = await _removal_times(desk, job)
     assert times[100] is not None
@@ -100,16 +100,16 @@ async def test_the_newest_two_stay(desk: JobDesk) -> None:
 
 async def test_the_same_content_saved_again_is_one_checkpoint(desk: JobDesk) -> None:
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(100), saved(200)])
+    await desk.report(job.id, 1, 1, [saved(100), saved(200)])
     await desk.expire_lease(job)
     await desk.claim(job)
-    await desk.reports.report(job.id, 2, 1, [saved(200)])  # a resumed run is bit-exact
+    await desk.report(job.id, 2, 1, [saved(200)])  # a resumed run is bit-exact
     assert await _wanted(desk, job) == [100, 200]
 
 
 async def test_a_pause_keeps_them(desk: JobDesk) -> None:
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(100), saved(200)])
+    await desk.report(job.id, 1, 1, [saved(100), saved(200)])
     await desk.pause(job)
     await desk.finishing.release(job.id, 1, EndCause.PAUSED, "")
     assert await _wanted(desk, job) == [100, 200]
@@ -117,7 +117,7 @@ async def test_a_pause_keeps_them(desk: JobDesk) -> None:
 
 async def test_a_success_needs_none_of_them(desk: JobDesk) -> None:
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(100), saved(200)])
+    await desk.report(job.id, 1, 1, [saved(100), saved(200)])
     job = await desk.finishing.succeed(job.id, 1, result())
     assert await _removal_times(desk, job) == {100: job.finish_time, 200: job.finish_time}
 
@@ -125,7 +125,7 @@ async def test_a_success_needs_none_of_them(desk: JobDesk) -> None:
 @pytest.mark.parametrize("is_cancelled", [True, False])
 async def test_the_last_one_of_a_job_that_did_not_succeed_stays_a_while(desk: JobDesk, is_cancelled: bool) -> None:
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(100), saved(200)])
+    await desk.report(job.id, 1, 1, [saved(100), saved(200)])
     if is_cancelled:
         await desk.cancel(job)
         job = await desk.finishing.cancel(job.id, 1)

@@ -190,7 +190,7 @@ class Fence(RuleBasedStateMachine):
     def save(self, pick: int, step: int) -> None:
         attempt = self._attempt(pick)
         before = self.witness.job(attempt.job_id)
-        report = self.desk.reports.report(attempt.job_id, attempt.number, attempt.sent + 1, [saved(step)])
+        report = self.desk.report(attempt.job_id, attempt.number, attempt.sent + 1, [saved(step)])
         receipt = self._try(attempt, report)
         if receipt is not None:
             attempt.sent = receipt.updates_received

@@ -42,7 +42,7 @@ def _statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
 async def _fill(desk: JobDesk) -> None:
     """Adds copies of a job that has succeeded, each with its attempt, its checkpoint and its events."""
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(1)])
+    await desk.report(job.id, 1, 1, [saved(1)])
     await desk.finishing.succeed(job.id, 1, result())
     async with desk.database.write() as connection:
         for table in (jobs, job_definitions, job_attempts, job_checkpoints, job_events):
@@ -80,7 +80,7 @@ async def _work(desk: JobDesk) -> Job:
     """What happens all the time."""
     job = await desk.submit()
     await desk.claim(job)
-    await desk.reports.report(job.id, 1, 1, [State.RUNNING, Document(Kind.PROGRESS, b"1"), LogLine("a"), saved(1)])
+    await desk.report(job.id, 1, 1, [State.RUNNING, Document(Kind.PROGRESS, b"1"), LogLine("a"), saved(1)])
     await desk.reports.report(job.id, 1, 5, [])
     await desk.leases.reap()
     await desk.finishing.publish_stalled()

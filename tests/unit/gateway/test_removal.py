@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
 from sqlalchemy import func, select, update
 
-from modelyard.core.errors import Unavailable
+from modelyard.core.errors import StaleAttempt, Unavailable, WrongState
 from modelyard.gateway.jobs import Job
 from modelyard.gateway.removal import Removal
 from modelyard.gateway.reports import Saved
 from modelyard.gateway.tables import job_checkpoints
 from support.job_desk import JobDesk, result, saved
+from support.waiting import eventually
 
 
 class Killed(BaseException):
@@ -59,6 +62,12 @@ async def _rows(desk: JobDesk) -> int:
         return (await connection.execute(select(func.count()).select_from(job_checkpoints))).scalar_one()
 
 
+async def _checkpoint(desk: JobDesk, job: Job) -> str | None:
+    """First letter of the digest of the job's newest checkpoint."""
+    checkpoint = (await desk.get(job)).checkpoint
+    return None if checkpoint is None else checkpoint.digest[0]
+
+
 async def _make_due(desk: JobDesk) -> None:
     """The time is over for which a blob belongs to the process that removes it."""
     async with desk.database.write() as connection:
@@ -69,7 +78,7 @@ async def _make_due(desk: JobDesk) -> None:
 async def _ended(desk: JobDesk, *updates: Saved) -> Job:
     """A job that saved these and succeeded."""
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, updates)
+    await desk.report(job.id, 1, 1, updates)
     return await desk.finishing.succeed(job.id, 1, result())
 
 
@@ -83,14 +92,14 @@ async def test_checkpoints_of_an_ended_job_go(desk: JobDesk, store: MemoryStore)
 
 async def test_those_of_a_running_job_stay_but_for_old_ones(desk: JobDesk, store: MemoryStore) -> None:
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(100, "a"), saved(200, "b"), saved(300, "c")])
+    await desk.report(job.id, 1, 1, [saved(100, "a"), saved(200, "b"), saved(300, "c")])
     await Removal(desk.database, store).remove_due()
     assert (store.asked, await _rows(desk)) == (["a"], 2)
 
 
 async def test_one_that_is_kept_for_a_while_is_not_due(desk: JobDesk, store: MemoryStore) -> None:
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(100, "a")])
+    await desk.report(job.id, 1, 1, [saved(100, "a")])
     await desk.cancel(job)
     await desk.finishing.cancel(job.id, 1)
     removal = Removal(desk.database, store)
@@ -134,7 +143,7 @@ async def test_replicas_remove_each_once(desk: JobDesk, store: MemoryStore) -> N
 
 async def test_a_blob_that_another_job_wants_stays(desk: JobDesk, store: MemoryStore) -> None:
     running = await desk.claimed()
-    await desk.reports.report(running.id, 1, 1, [saved(100, "a")])
+    await desk.report(running.id, 1, 1, [saved(100, "a")])
     await _ended(desk, saved(100, "a"), saved(200, "b"))
     removal = Removal(desk.database, store)
     await removal.remove_due()
@@ -144,27 +153,169 @@ async def test_a_blob_that_another_job_wants_stays(desk: JobDesk, store: MemoryS
     assert (store.asked, await _rows(desk)) == (["b", "a"], 0)
 
 
-async def test_a_blob_that_is_just_being_removed_is_not_relied_on(desk: JobDesk, store: MemoryStore) -> None:
+async def test_a_checkpoint_that_is_announced_stays_while_another_job_with_the_same_ends(
+    desk: JobDesk, store: MemoryStore
+) -> None:
+    job = await desk.claimed()
+    await desk.reports.announce(job.id, 1, saved(100, "a"))  # and now its worker finds the blob in the store
+    await _ended(desk, saved(100, "a"))
+    removal = Removal(desk.database, store)
+    await removal.remove_due()
+    assert (store.asked, await _rows(desk)) == ([], 1)
+    await desk.reports.report(job.id, 1, 1, [saved(100, "a")])
+    assert await _checkpoint(desk, job) == "a"
+    await removal.remove_due()
+    assert (store.asked, await _rows(desk)) == ([], 1)
+
+
+async def test_what_is_just_being_removed_cannot_be_announced_and_can_afterwards(
+    desk: JobDesk, store: MemoryStore
+) -> None:
     await _ended(desk, saved(100, "a"))
     store.held = asyncio.Event()
     removing = asyncio.create_task(Removal(desk.database, store).remove_due())
     await store.reached.wait()
     job = await desk.claimed()
-    await desk.reports.report(job.id, 1, 1, [saved(50, "z"), saved(100, "a")])
+    before = await desk.get(job)
+    with pytest.raises(WrongState) as refused:
+        await desk.reports.announce(job.id, 1, saved(100, "a"))
+    assert (refused.value.retry_after, refused.value.metadata["state"]) == (1.0, "REMOVING")
+    assert await desk.get(job) == before
     store.held.set()
     await removing
-    job = await desk.get(job)
-    assert job.checkpoint is not None
-    assert job.checkpoint.digest == "z" * 64
-    assert (await desk.reports.report(job.id, 1, 3, [])).updates_received == 2
+    await desk.report(job.id, 1, 1, [saved(100, "a")])
+    assert await _checkpoint(desk, job) == "a"
 
 
-async def test_recording_and_removing_at_the_same_time_never_lose_a_blob(desk: JobDesk, store: MemoryStore) -> None:
-    for letter in "abcdef":
-        await _ended(desk, saved(100, letter))
-        job = await desk.claimed()
+async def test_a_removal_that_its_process_left_unfinished_holds_announcements_off_until_another_has_done_it(
+    desk: JobDesk, store: MemoryStore
+) -> None:
+    await _ended(desk, saved(100, "a"))
+    store.killed_after = True
+    with pytest.raises(Killed):
+        await Removal(desk.database, store).remove_due()
+    store.killed_after = False
+    job = await desk.claimed()
+    with pytest.raises(WrongState):
+        await desk.reports.announce(job.id, 1, saved(100, "a"))
+    await _make_due(desk)
+    await Removal(desk.database, store).remove_due()
+    await desk.reports.announce(job.id, 1, saved(100, "a"))
+
+
+async def test_a_checkpoint_that_was_not_announced_is_not_relied_on_and_goes(desk: JobDesk, store: MemoryStore) -> None:
+    job = await desk.claimed()
+    await desk.report(job.id, 1, 1, [saved(50, "z")])
+    assert (await desk.reports.report(job.id, 1, 2, [saved(100, "a")])).updates_received == 2
+    assert await _checkpoint(desk, job) == "z"
+    await Removal(desk.database, store).remove_due()
+    assert store.asked == ["a"]
+
+
+@pytest.mark.parametrize("end", ["newer", "success", "next attempt"])
+async def test_what_was_announced_and_never_reported_goes_when_the_job_is_past_it(
+    desk: JobDesk, store: MemoryStore, end: str
+) -> None:
+    job, removal = await desk.claimed(), Removal(desk.database, store)
+    for _ in range(2):  # the answer may be lost
+        await desk.reports.announce(job.id, 1, saved(100, "a"))
+    await removal.remove_due()
+    assert (store.asked, await _rows(desk)) == ([], 1)
+    if end == "newer":
+        await desk.report(job.id, 1, 1, [saved(200, "b")])
+    elif end == "success":
+        await desk.finishing.succeed(job.id, 1, result())
+    else:
+        await desk.expire_lease(job)
+        await desk.claim(job)
+        await desk.report(job.id, 2, 1, [saved(50, "b")])
+    await removal.remove_due()
+    assert store.asked == ["a"]
+
+
+async def test_an_announcement_of_the_next_attempt_outlives_that_of_the_one_before(
+    desk: JobDesk, store: MemoryStore
+) -> None:
+    job = await desk.claimed()
+    await desk.reports.announce(job.id, 1, saved(100, "a"))
+    await desk.expire_lease(job)
+    await desk.claim(job)
+    await desk.reports.announce(job.id, 2, saved(100, "a"))
+    await desk.report(job.id, 2, 1, [saved(50, "b")])
+    await Removal(desk.database, store).remove_due()
+    assert store.asked == []
+    await desk.reports.report(job.id, 2, 2, [saved(100, "a")])
+    assert await _checkpoint(desk, job) == "a"
+
+
+async def test_a_stale_attempt_announces_nothing(desk: JobDesk) -> None:
+    job = await desk.claimed()
+    await desk.expire_lease(job)
+    await desk.claim(job)
+    with pytest.raises(StaleAttempt):
+        await desk.reports.announce(job.id, 1, saved(100, "a"))
+    assert await _rows(desk) == 0
+
+
+@dataclass
+class ForgetfulStore:
+    """A store that really has blobs and loses them; every call of it takes its time."""
+
+    blobs: set[str] = field(default_factory=set)
+    """Their digests."""
+
+    async def delete_blob(self, digest: str) -> bool:
+        """See `removal.BlobStore`."""
+        await _pause()
+        existed = digest in self.blobs
+        self.blobs.discard(digest)
+        await _pause()
+        return existed
+
+    async def upload(self, digest: str) -> None:
+        """What is there is not sent again."""
+        await _pause()
+        if digest not in self.blobs:
+            await _pause()
+            self.blobs.add(digest)
+        await _pause()
+
+
+async def _pause() -> None:
+    """Others go first, for a random while."""
+    for _ in range(random.randrange(30)):
+        await asyncio.sleep(0)
+
+
+async def _save(desk: JobDesk, store: ForgetfulStore, job: Job, step: int, letter: str) -> None:
+    """What a worker does with a checkpoint."""
+    await _pause()
+    checkpoint = saved(step, letter)
+
+    async def announced() -> bool:
+        with suppress(WrongState):
+            await desk.reports.announce(job.id, 1, checkpoint)
+            return True
+        return False
+
+    await eventually(announced, interval=0)
+    await store.upload(checkpoint.digest)
+    await desk.reports.report(job.id, 1, 1, [checkpoint])
+
+
+async def test_saving_and_removing_at_the_same_time_never_lose_a_blob(desk: JobDesk) -> None:
+    store, replicas = ForgetfulStore(), [JobDesk(desk.database) for _ in range(2)]
+    for letter in "abcdef" * 2:
+        ended, *jobs = [await desk.claimed() for _ in range(3)]
+        await _save(desk, store, ended, 100, letter)
         await asyncio.gather(
-            desk.reports.report(job.id, 1, 1, [saved(100, letter)]), Removal(desk.database, store).remove_due()
+            desk.finishing.succeed(ended.id, 1, result()),
+            *(_save(replica, store, job, 100, letter) for replica, job in zip(replicas, jobs, strict=True)),
+            *(Removal(desk.database, store).remove_due() for _ in range(2)),
+            *(Removal(desk.database, store).remove_due() for _ in range(2)),
         )
-        recorded = (await desk.get(job)).checkpoint
-        assert recorded is None or letter not in store.asked
+        for job in jobs:
+            assert await _checkpoint(desk, job) == letter
+        assert letter * 64 in store.blobs
+        for job in jobs:
+            await desk.finishing.succeed(job.id, 1, result())
