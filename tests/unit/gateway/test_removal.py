@@ -8,9 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
+from modelyard.core.database import Database
 from modelyard.core.errors import StaleAttempt, Unavailable, WrongState
+from modelyard.gateway import checkpoints
+from modelyard.gateway.checkpoints import Checkpoint
 from modelyard.gateway.jobs import Job
 from modelyard.gateway.removal import Removal
 from modelyard.gateway.reports import Saved
@@ -257,40 +260,60 @@ async def test_a_stale_attempt_announces_nothing(desk: JobDesk) -> None:
     assert await _rows(desk) == 0
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)  # SQLite has one writer at a time
+async def test_a_removal_waits_for_an_announcement_that_is_not_committed_yet(desk: JobDesk, store: MemoryStore) -> None:
+    await _ended(desk, saved(100, "a"))
+    job = await desk.claimed()
+    removal = Removal(desk.database, store)
+
+    async def has_come() -> bool:
+        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        async with desk.database.read() as connection:
+            return bool((await connection.execute(waiting)).scalar_one() or store.asked)
+
+    async with desk.ledger.edit(job.id) as edit:
+        checkpoint = Checkpoint(attempt=1, epoch=1, step=100, digest="a" * 64, size_bytes=1, create_time=edit.now)
+        await checkpoints.announce(edit.connection, job.id, checkpoint)
+        removing = asyncio.create_task(removal.remove_due())
+        await eventually(has_come)
+    await removing
+    assert (store.asked, await _rows(desk)) == ([], 1)
+
+
 @dataclass
 class ForgetfulStore:
     """A store that really has blobs and loses them; every call of it takes its time."""
 
+    database: Database
     blobs: set[str] = field(default_factory=set)
     """Their digests."""
 
     async def delete_blob(self, digest: str) -> bool:
         """See `removal.BlobStore`."""
-        await _pause()
+        await self.pause(20)  # or it would be over before an announcement is
         existed = digest in self.blobs
         self.blobs.discard(digest)
-        await _pause()
+        await self.pause()
         return existed
 
     async def upload(self, digest: str) -> None:
         """What is there is not sent again."""
-        await _pause()
+        await self.pause()
         if digest not in self.blobs:
-            await _pause()
+            await self.pause()
             self.blobs.add(digest)
-        await _pause()
+        await self.pause()
+
+    async def pause(self, most: int = 3) -> None:
+        """For as long as none, one or some transactions."""
+        for _ in range(random.randint(0, most)):
+            async with self.database.read() as connection:
+                await connection.execute(select(1))
 
 
-async def _pause() -> None:
-    """Others go first, for a random while."""
-    for _ in range(random.randrange(30)):
-        await asyncio.sleep(0)
-
-
-async def _save(desk: JobDesk, store: ForgetfulStore, job: Job, step: int, letter: str) -> None:
+async def _save(desk: JobDesk, store: ForgetfulStore, job: Job, letter: str) -> None:
     """What a worker does with a checkpoint."""
-    await _pause()
-    checkpoint = saved(step, letter)
+    checkpoint = saved(100, letter)
 
     async def announced() -> bool:
         with suppress(WrongState):
@@ -298,24 +321,27 @@ async def _save(desk: JobDesk, store: ForgetfulStore, job: Job, step: int, lette
             return True
         return False
 
-    await eventually(announced, interval=0)
+    await store.pause()
+    await eventually(announced)
     await store.upload(checkpoint.digest)
     await desk.reports.report(job.id, 1, 1, [checkpoint])
 
 
+async def _remove(removal: Removal, store: ForgetfulStore) -> None:
+    """What a gateway does, some times over."""
+    for _ in range(3):
+        await store.pause()
+        await removal.remove_due()
+
+
 async def test_saving_and_removing_at_the_same_time_never_lose_a_blob(desk: JobDesk) -> None:
-    store, replicas = ForgetfulStore(), [JobDesk(desk.database) for _ in range(2)]
-    for letter in "abcdef" * 2:
-        ended, *jobs = [await desk.claimed() for _ in range(3)]
-        await _save(desk, store, ended, 100, letter)
-        await asyncio.gather(
-            desk.finishing.succeed(ended.id, 1, result()),
-            *(_save(replica, store, job, 100, letter) for replica, job in zip(replicas, jobs, strict=True)),
-            *(Removal(desk.database, store).remove_due() for _ in range(2)),
-            *(Removal(desk.database, store).remove_due() for _ in range(2)),
-        )
-        for job in jobs:
-            assert await _checkpoint(desk, job) == letter
+    store = ForgetfulStore(desk.database)
+    removals = [Removal(desk.database, store) for _ in range(2)]
+    for letter in "abcdefabcdef":
+        ended, job = await desk.claimed(), await desk.claimed()
+        await _save(desk, store, ended, letter)
+        await desk.finishing.succeed(ended.id, 1, result())
+        await asyncio.gather(_save(desk, store, job, letter), *(_remove(removal, store) for removal in removals))
+        assert await _checkpoint(desk, job) == letter
         assert letter * 64 in store.blobs
-        for job in jobs:
-            await desk.finishing.succeed(job.id, 1, result())
+        await desk.finishing.succeed(job.id, 1, result())
