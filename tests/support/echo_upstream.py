@@ -20,14 +20,9 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
 from modelyard.core.health import Health
+from modelyard.core.serving import SERVER_OPTIONS
 
-UNLIMITED = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-]
+UNLIMITED = {"grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1}
 STREAMS = ("WatchTrainingJob", "ReadBlob", "WatchModels", "Watch")
 BOTH_WAYS = ("ModelStreamInfer", "ServerReflectionInfo", "WriteUpload")
 
@@ -91,7 +86,7 @@ async def start(address: str, name: str, journal: Path) -> tuple[grpc.aio.Server
     """A running server and what it says of itself."""
     if address.startswith("unix:"):
         Path(address.removeprefix("unix:")).unlink(missing_ok=True)  # noqa: ASYNC240 - before anything is served
-    server = grpc.aio.server(options=UNLIMITED)
+    server = grpc.aio.server(options=[*(dict(SERVER_OPTIONS) | UNLIMITED).items()])
     server.add_generic_rpc_handlers((Echo(name, journal),))
     health = Health()
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)

@@ -34,14 +34,20 @@ from .tracing import exporting
 
 log = logs.get_logger()
 
-_SERVER_OPTIONS: list[tuple[str, int]] = [
+SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # two programs on one port is a mistake, not a feature
     # Clients that ping every 10 s (the door does) are welcome; gRPC would end their connection otherwise.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # gRPC remembers with an entry of this table that a header made no sense, and holds that against every later call
+    # that refers to the entry: one caller's nonsense would fail all others' that come by the same door. The door's
+    # Envoy could refuse the table too, but then what gRPC answers to nonsense lacks an update of its size, which ends a
+    # new connection.
+    ("grpc.http2.hpack_table_size.decoder", 0),
 ]
+"""Of every server of ours."""
 
 
 @dataclass
@@ -130,7 +136,7 @@ async def start(
     """
     authorizer = Authorizer(TokenVerifier.from_file(settings.token_keys_file), anonymous=service.anonymous)
     interceptor = ServiceInterceptor(authorizer, max_request_bytes=settings.max_request_bytes, calls=service.calls)
-    server = grpc.aio.server(interceptors=[interceptor], options=_SERVER_OPTIONS)
+    server = grpc.aio.server(interceptors=[interceptor], options=SERVER_OPTIONS)
     service.register(server)
     if service.serve_health:
         health_pb2_grpc.add_HealthServicer_to_server(service.health.servicer, server)

@@ -137,9 +137,6 @@ def http2_upstream(*, tcp: bool) -> dict[str, Any]:
         "initial_stream_window_size": STREAM_WINDOW_BYTES,
         "initial_connection_window_size": CONNECTION_WINDOW_BYTES,
         "max_concurrent_streams": 100_000,
-        # gRPC remembers with an entry of this table that a header made no sense, and holds that against every later
-        # call that refers to the entry: one caller's nonsense would fail all others'.
-        "hpack_table_size": 0,
     }
     if tcp:
         options["connection_keepalive"] = {"interval": "10s", "timeout": "10s"}
