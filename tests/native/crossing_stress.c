@@ -13,16 +13,9 @@
 #include <string.h>
 
 #include "../../services/modelyard/inference/lane/native/crossing.c"
+#include "check.h"
 
 enum { WORKERS = 3, OPEN_STREAMS = 32, LIMIT = 4000, LONGEST_BODY = 5000 };
-
-#define CHECK(condition)                                                             \
-  do {                                                                               \
-    if (!(condition)) {                                                              \
-      fprintf(stderr, "line %d: not true: %s\n", __LINE__, #condition);              \
-      exit(1);                                                                       \
-    }                                                                                \
-  } while (0)
 
 /* ------------------------------------------------------------------------------------------ Envoy's stand-in */
 

@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 
 #include "../../services/modelyard/inference/lane/native/http2_server.c"
+#include "check.h"
 
 enum { CLIENTS = 10, OPEN_ASKS = 24, VANDALS = 3, LIMIT = 30 * 1000, HELD = 1 << 14, PIECE = 16 * 1024 };
 enum { FRAME_HEAD = 9 };
@@ -20,13 +21,6 @@ enum { REFUSED_STREAM = 7 };                /* HTTP/2's error */
 
 #define PATH "/inference.GRPCInferenceService/ModelInfer"
 #define HEAD "head"
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) {                                                         \
-      fprintf(stderr, "line %d: not true: %s\n", __LINE__, #condition);         \
-      exit(1);                                                                  \
-    }                                                                           \
-  } while (0)
 
 static unsigned seed;
 static server_t *server;

@@ -35,6 +35,11 @@ class LaneProgram:
         return [line for line in found if all(line.get(key) == value for key, value in fields.items())]
 
     @property
+    def life(self) -> list[str]:
+        """What it has logged of its life."""
+        return [line["event"] for line in self.lines() if line["event"] in ("serving", "stopping", "stopped")]
+
+    @property
     def children(self) -> list[int]:
         """The processes that it started: on the express lane, Envoy."""
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()

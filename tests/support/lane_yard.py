@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -27,6 +30,23 @@ class Yard:
     def pod(self, name: str, **settings: str) -> AbstractContextManager[LaneProgram]:
         """A pod on the lane, with a folder of this name."""
         return lane_program(self.registry, self.identity, self.folder / name, lane=self.lane, **settings)
+
+    def beginning(self, first: str, lane: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """How a pod ends that has this Python run first, and is to use CUDA, which is not here."""
+        program = f"import sys\n{first}\nfrom modelyard.inference.__main__ import main\nsys.exit(main())"
+        settings = {
+            "LANE": lane, "DEVICE": "cuda", "REGISTRY_ADDRESS": "unix:/nowhere",
+            "CACHE_DIR": str(self.folder / "without"), "TOKEN_KEYS_FILE": str(self.identity.keys_file),
+        }  # fmt: skip
+        variables = {f"MODELYARD_INFERENCE_{name}": value for name, value in settings.items()}
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | variables | environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+
+NO_LIBRARY = "the package was installed without a C compiler, and so without its native "
+"""How a lane says so; then "library" or "libraries"."""
 
 
 @contextmanager

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -26,7 +23,7 @@ from modelyard.oip.service import AioInferenceStub, InferenceStub, method_path
 from support.certificates import self_signed
 from support.inference_pod import infer_request, output, row
 from support.lane_program import LaneProgram
-from support.lane_yard import Yard, lane_yard, left_in
+from support.lane_yard import NO_LIBRARY, Yard, lane_yard, left_in
 from support.raw_grpc import raw_connection
 from support.waiting import eventually, eventually_sync
 
@@ -61,11 +58,6 @@ def works(address: str, yard: Yard) -> bool:
         return predicted == [[2, 4]] and stub.ServerLive(pb.ServerLiveRequest(), timeout=30).live
 
 
-def events(pod: LaneProgram) -> list[str]:
-    """What it says of its life."""
-    return [line["event"] for line in pod.lines() if line["event"] in ("serving", "stopping", "stopped")]
-
-
 async def test_a_stop_answers_what_runs_ends_streams_and_leaves_nothing_behind(yard: Yard) -> None:
     with yard.pod("stopped") as pod:
         await asyncio.to_thread(pod.until_serving, "slow")
@@ -94,7 +86,7 @@ async def test_a_stop_answers_what_runs_ends_streams_and_leaves_nothing_behind(y
             assert idle.going_away
     assert {output(answer)[63][0] for answer in answers} == {1}
     assert left_in(pod.log_file.parent) == []
-    assert events(pod) == ["serving", "stopping", "stopped"]
+    assert pod.life == ["serving", "stopping", "stopped"]
     assert pod.lines(level="error") == []
 
 
@@ -110,7 +102,7 @@ async def test_before_it_stops_it_takes_calls_until_it_is_hurried(yard: Yard) ->
             pod.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(pod.process.wait, 30) == 0
     assert left_in(pod.log_file.parent) == []
-    assert events(pod) == ["serving", "stopping", "stopped"]
+    assert pod.life == ["serving", "stopping", "stopped"]
 
 
 @pytest.mark.parametrize("lane", ["direct", "plain"])
@@ -134,7 +126,7 @@ async def test_a_second_signal_during_the_grace_ends_it(yard: Yard, lane: str) -
             pod.process.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(pod.process.wait, 30) == 0
     assert left_in(pod.log_file.parent) == []
-    assert events(pod) == ["serving", "stopping", "stopped"]
+    assert pod.life == ["serving", "stopping", "stopped"]
 
 
 async def test_after_the_grace_the_calls_that_run_are_cut_off(yard: Yard) -> None:
@@ -157,7 +149,7 @@ async def test_after_the_grace_the_calls_that_run_are_cut_off(yard: Yard) -> Non
     assert refused
     assert set(refused) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert left_in(pod.log_file.parent) == []
-    assert events(pod) == ["serving", "stopping", "stopped"]
+    assert pod.life == ["serving", "stopping", "stopped"]
 
 
 def test_the_socket_that_a_killed_one_left_is_in_nobodys_way(yard: Yard) -> None:
@@ -331,31 +323,22 @@ def test_what_cannot_start_says_why_and_ends(yard: Yard, settings: dict[str, str
     assert left_in(pod.log_file.parent) == []
 
 
-NO_LIBRARY = "the package was installed without a C compiler, and so without its native libraries"
 NO_NGHTTP2 = "libnghttp2.so.14 is not installed (Debian: libnghttp2-14)"
-
-
 WITHOUT_LIBRARY = (
     "from pathlib import Path; from modelyard.inference.lane import direct; direct.LIBRARY = Path('/none')"
 )
 
 
-@pytest.mark.parametrize(("hidden", "missing"), [("library", NO_LIBRARY), ("nghttp2", NO_NGHTTP2)])
+@pytest.mark.parametrize(("hidden", "missing"), [("library", NO_LIBRARY + "libraries"), ("nghttp2", NO_NGHTTP2)])
 @pytest.mark.parametrize("lane", ["direct", "auto"])
 def test_without_its_parts_the_lane_is_refused_or_done_without(
     yard: Yard, hidden: str, missing: str, lane: str, tmp_path: Path
 ) -> None:
-    begin = "from modelyard.inference.__main__ import main; sys.exit(main())"
-    program = f"import sys; {WITHOUT_LIBRARY if hidden == 'library' else ''}\n{begin}"
     (tmp_path / "libnghttp2.so.14").touch()  # which the loader finds first, and cannot load
-    settings = {
-        "LANE": lane, "DEVICE": "cuda", "REGISTRY_ADDRESS": "unix:/nowhere",
-        "CACHE_DIR": str(yard.folder / "without"), "TOKEN_KEYS_FILE": str(yard.identity.keys_file),
-    }  # fmt: skip
-    environment = os.environ | {f"MODELYARD_INFERENCE_{name}": value for name, value in settings.items()}
-    if hidden == "nghttp2":
-        environment["LD_LIBRARY_PATH"] = str(tmp_path)
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    if hidden == "library":
+        done = yard.beginning(WITHOUT_LIBRARY, lane)
+    else:
+        done = yard.beginning("", lane, LD_LIBRARY_PATH=str(tmp_path))
     assert done.returncode == 1
     assert f"the direct lane cannot run here: {missing}" in done.stderr
     # With the express lane it goes on, as far as to look for the device.

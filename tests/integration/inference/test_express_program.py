@@ -6,8 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import grpc
@@ -25,7 +23,7 @@ from support.certificates import self_signed
 from support.door import free_port
 from support.inference_pod import infer_request, output, row
 from support.lane_program import LaneProgram
-from support.lane_yard import Yard, lane_yard, left_in
+from support.lane_yard import NO_LIBRARY, Yard, lane_yard, left_in
 from support.raw_grpc import raw_connection
 from support.waiting import eventually, eventually_sync
 
@@ -65,8 +63,7 @@ async def test_a_stop_answers_what_runs_ends_streams_and_leaves_nothing_behind(y
     assert {output(answer)[63][0] for answer in answers} == {1}
     assert not any(psutil.pid_exists(child) for child in children)
     assert left_in(pod.log_file.parent) == []
-    events = [line["event"] for line in pod.lines() if line["event"] in ("serving", "stopping", "stopped")]
-    assert events == ["serving", "stopping", "stopped"]
+    assert pod.life == ["serving", "stopping", "stopped"]
 
 
 def test_the_program_ends_with_its_envoy(yard: Yard) -> None:
@@ -207,7 +204,6 @@ WITHOUT_LIBRARIES = (
     "from pathlib import Path; from modelyard.inference.lane import direct, requirements; "
     "direct.LIBRARY = requirements.LIBRARY = Path('/none')"
 )
-NO_LIBRARY = "the package was installed without a C compiler, and so without its native "
 
 
 @pytest.mark.parametrize(
@@ -228,12 +224,6 @@ NO_LIBRARY = "the package was installed without a C compiler, and so without its
 def test_without_its_parts_the_lane_is_refused_or_done_without(
     yard: Yard, hide: str, lane: str, said: list[str]
 ) -> None:
-    hidden = f"import sys; {hide}; from modelyard.inference.__main__ import main; sys.exit(main())"
-    settings = {
-        "LANE": lane, "DEVICE": "cuda", "REGISTRY_ADDRESS": "unix:/nowhere",
-        "CACHE_DIR": str(yard.folder / "without"), "TOKEN_KEYS_FILE": str(yard.identity.keys_file),
-    }  # fmt: skip
-    environment = os.environ | {f"MODELYARD_INFERENCE_{name}": value for name, value in settings.items()}
-    done = subprocess.run([sys.executable, "-c", hidden], env=environment, capture_output=True, text=True, check=False)
+    done = yard.beginning(hide, lane)
     assert done.returncode == 1
     assert [text for text in said if text not in done.stderr] == []
