@@ -56,7 +56,7 @@ async def test_the_answer_to_a_lone_call_is_sent_at_once(tmp_path: Path) -> None
     receiver = Receiver(heard)
     listener = socket.create_server(("127.0.0.1", 0))
     server = Http2Server()
-    server.open(receiver, listener, PATH, str(tmp_path / "nobody"), max_message_bytes=1024, max_connections=8)
+    server.open(receiver, [listener], PATH, str(tmp_path / "nobody"), max_message_bytes=1024, max_connections=8)
     try:
         answer = await asyncio.to_thread(call_once, f"127.0.0.1:{listener.getsockname()[1]}", heard)
     finally:
