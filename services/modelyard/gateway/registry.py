@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from modelyard.core.channels import bearer
-from modelyard.core.errors import ModelyardError, NotFound, RemoteError, Unavailable, reason_name
+from modelyard.core.errors import Conflict, ModelyardError, NotFound, RemoteError, Unavailable, reason_name
 from modelyard.core.interceptors import REQUEST_ID_HEADER, current_request_id
 from modelyard.core.logs import get_logger
 from modelyard.core.paging import MAX_PAGE_SIZE
@@ -40,6 +40,9 @@ _TOKEN_LIFETIME_S = 600.0
 _MAX_TOKENS = 1000
 _RETRY_AFTER_S = 1.0
 _REQUEST_ID_REUSED = reason_name(errors_pb2.ERROR_REASON_REQUEST_ID_REUSED)
+_CONFLICT = reason_name(errors_pb2.ERROR_REASON_CONFLICT)
+_ITSELF = ("gateway", "", frozenset({"service"}))
+"""In whose name the gateway acts for nobody else."""
 _TOO_LARGE = reason_name(errors_pb2.ERROR_REASON_TOO_LARGE)
 _PASSING = frozenset({
     grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -141,10 +144,22 @@ class Registry:
             return published
         return version.name
 
-    async def delete_blob(self, digest: str) -> bool:
+    async def find_blob(self, digest: str) -> str | None:
         """See `removal.BlobStore`."""
-        request = artifact_service_pb2.DeleteBlobRequest(digest=digest)
-        metadata = self._metadata("gateway", "", frozenset({"service"}))
+        request = artifact_service_pb2.GetBlobRequest(digest=digest)
+        call = self._artifacts.GetBlob(request, timeout=self._timeout_s, metadata=self._metadata(*_ITSELF))
+        try:
+            blob: artifact_service_pb2.Blob = await _answer(call)
+        except RemoteError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise away(error) from error
+        return blob.etag
+
+    async def delete_blob(self, digest: str, etag: str) -> bool:
+        """See `removal.BlobStore`."""
+        request = artifact_service_pb2.DeleteBlobRequest(digest=digest, etag=etag)
+        metadata = self._metadata(*_ITSELF)
         try:
             answer: artifact_service_pb2.DeleteBlobResponse = await _answer(
                 self._artifacts.DeleteBlob(request, timeout=self._timeout_s, metadata=metadata)
@@ -152,6 +167,8 @@ class Registry:
         except RemoteError as error:
             if error.code is grpc.StatusCode.FAILED_PRECONDITION:
                 return False  # a version or a dataset has the very same content
+            if error.reason == _CONFLICT:
+                raise Conflict(error.message) from error
             raise away(error) from error
         return answer.existed
 

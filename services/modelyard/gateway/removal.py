@@ -3,6 +3,11 @@
 A row is marked first, then the store is asked, then the row is deleted: whatever dies in between, the mark stays, and
 it is due again a while later. Asking the store twice is harmless. Any number of replicas may do this at once. While
 there is a mark nobody can announce the same content, so nobody relies on it; see `checkpoints`.
+
+A process may sleep so long between its mark and its call that another one has gone on meanwhile, and a worker has
+uploaded the content anew. So it says which blob it means, by the etag that the blob had before the mark. A mark is only
+taken away when the store has no such content any more (or keeps it for a version), and what comes after that has
+another etag: nobody who reads one before his mark can remove it.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from sqlalchemy import ColumnElement, delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import Database, now_us
-from modelyard.core.errors import Unavailable
+from modelyard.core.errors import Conflict, Unavailable
 from modelyard.core.logs import get_logger
 
 from .checkpoints import is_wanted, lock_digest
@@ -29,8 +34,12 @@ log = get_logger()
 class BlobStore(Protocol):
     """Where the blobs are."""
 
-    async def delete_blob(self, digest: str) -> bool:
-        """Removes a blob; whether there was one that nothing else refers to. Raises Unavailable."""
+    async def find_blob(self, digest: str) -> str | None:
+        """The blob's etag; None if there is none. Raises Unavailable."""
+
+    async def delete_blob(self, digest: str, etag: str) -> bool:
+        """Removes a blob; whether there was one that nothing else refers to. Raises Conflict if there is another one by
+        now, Unavailable."""
 
 
 class Removal:
@@ -64,15 +73,28 @@ class Removal:
             return [(row.id, row.digest) for row in await connection.execute(query)]
 
     async def _remove(self, row_id: int, digest: str) -> None:
+        etag = await self._store.find_blob(digest)  # before the mark
         async with self._database.write() as connection:
             await lock_digest(connection, digest)
             if not await _take(connection, row_id, digest):
                 return
-        existed = await self._store.delete_blob(digest)
+        try:
+            existed = await self._delete(digest, etag)
+        except Conflict:
+            log.info("a checkpoint has come back; it is removed later", digest=digest)
+            return
         async with self._database.write() as connection:
             await connection.execute(delete(table).where(table.c.digest == digest, table.c.removing))
         if existed:
             self._on_removed()
+
+    async def _delete(self, digest: str, etag: str | None) -> bool:
+        """Whether there was a blob; there is none now. Raises Conflict if one came after `etag` was read."""
+        if etag is not None:
+            return await self._store.delete_blob(digest, etag)
+        if await self._store.find_blob(digest) is not None:
+            raise Conflict("uploaded just now")
+        return False
 
 
 async def _take(connection: AsyncConnection, row_id: int, digest: str) -> bool:

@@ -52,7 +52,8 @@ class ArtifactServicer(artifact_service_pb2_grpc.ArtifactServiceServicer):
 
     async def DeleteBlob(self, request: pb.DeleteBlobRequest, _context: _Context) -> pb.DeleteBlobResponse:
         """See the proto."""
-        return pb.DeleteBlobResponse(existed=await self.blobs.delete(check_digest(request.digest, "digest")))
+        digest = check_digest(request.digest, "digest")
+        return pb.DeleteBlobResponse(existed=await self.blobs.delete(digest, request.etag))
 
 
 async def _chunks(requests: AsyncIterator[pb.WriteUploadRequest]) -> AsyncIterator[Chunk]:

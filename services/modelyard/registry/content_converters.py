@@ -36,7 +36,7 @@ def to_upload(upload: Upload) -> artifact_service_pb2.Upload:
 def to_blob(blob: Blob) -> artifact_service_pb2.Blob:
     """A blob as callers see it."""
     return artifact_service_pb2.Blob(
-        digest=blob.digest, size_bytes=blob.size_bytes, create_time=to_timestamp(blob.create_time)
+        digest=blob.digest, size_bytes=blob.size_bytes, create_time=to_timestamp(blob.create_time), etag=blob.etag
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from sqlalchemy import ColumnElement, CompoundSelect, Row, delete, insert, liter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from modelyard.core.database import Database, now_us
-from modelyard.core.errors import NotFound, WrongState
+from modelyard.core.errors import Conflict, NotFound, WrongState
 
 from .tables import blobs, datasets, loose_objects, model_versions, upload_parts, uploads
 from .upserts import insert_if_absent
@@ -28,6 +29,11 @@ class Blob:
     create_time: int
     key: str
     """The object in the store."""
+
+    @property
+    def etag(self) -> str:
+        """Another one when the content has been removed and stored again."""
+        return _etag(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +152,10 @@ class UploadLedger:
             await connection.execute(delete(upload_parts).where(upload_parts.c.upload_id == upload.id))
         return True
 
-    async def delete_blob(self, digest: str) -> str | None:
+    async def delete_blob(self, digest: str, etag: str = "") -> str | None:
         """Forgets a blob and answers the key of its object, which is loose now; None if there was none.
 
-        Raises WrongState if a version or a dataset refers to it.
+        Raises WrongState if a version or a dataset refers to it, Conflict if an etag is given and not the blob's.
         """
         there = select(blobs.c.key).where(blobs.c.digest == digest).with_for_update()
         finished = (uploads.c.digest == digest) & uploads.c.complete.is_(True)
@@ -157,6 +163,8 @@ class UploadLedger:
             key: str | None = (await connection.execute(there)).scalar_one_or_none()
             if key is None:
                 return None
+            if etag and etag != _etag(key):
+                raise Conflict(f"the blob {digest} was removed and stored again", metadata={"etag": _etag(key)})
             # Nobody gets a new reference any more: making one holds the row, see `hold_blob`.
             if (await connection.execute(_references(digest))).first() is not None:
                 raise WrongState(f"the blob {digest} belongs to a version or a dataset")
@@ -199,6 +207,11 @@ async def hold_blob(connection: AsyncConnection, digest: str) -> bool:
     """Whether the blob is there; then it stays until the transaction ends (SQLite has one writer at a time anyway)."""
     row = select(blobs.c.digest).where(blobs.c.digest == digest).with_for_update(read=True, key_share=True)
     return (await connection.execute(row)).one_or_none() is not None
+
+
+def _etag(key: str) -> str:
+    """Of the blob in this object: no two blobs of the same content are the same object, see `blob_store.blob_key`."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _references(digest: str) -> CompoundSelect[int]:

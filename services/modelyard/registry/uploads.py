@@ -128,12 +128,13 @@ class Blobs:
                     yield offset, data
                     offset += len(data)
 
-    async def delete(self, digest: str) -> bool:
-        """Removes a blob; answers whether there was one. Raises WrongState if something refers to it.
+    async def delete(self, digest: str, etag: str = "") -> bool:
+        """Removes a blob; answers whether there was one. Raises WrongState if something refers to it, Conflict if
+        `etag` is given and is not the blob's.
 
         Whoever was told before that the content is there, and has not used it yet, uploads it again.
         """
-        key = await self._ledger.delete_blob(digest)
+        key = await self._ledger.delete_blob(digest, etag)
         if key is None:
             return False
         # From here on there is no such blob; if its object cannot be removed now, the sweeper does it later.

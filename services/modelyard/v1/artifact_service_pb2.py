@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/v1/artifact_service.proto\x12\x0cmodelyard.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x01\n\x06Upload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x17\n\x0f\x63ommitted_bytes\x18\x04 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\x12StartUploadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\" \n\x10GetUploadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x12WriteUploadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\" \n\x0eGetBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"[\n\x04\x42lob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"@\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x03\"0\n\x10ReadBlobResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"#\n\x11\x44\x65leteBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"%\n\x12\x44\x65leteBlobResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\x32\xbf\x03\n\x0f\x41rtifactService\x12\x45\n\x0bStartUpload\x12 .modelyard.v1.StartUploadRequest\x1a\x14.modelyard.v1.Upload\x12\x41\n\tGetUpload\x12\x1e.modelyard.v1.GetUploadRequest\x1a\x14.modelyard.v1.Upload\x12G\n\x0bWriteUpload\x12 .modelyard.v1.WriteUploadRequest\x1a\x14.modelyard.v1.Upload(\x01\x12;\n\x07GetBlob\x12\x1c.modelyard.v1.GetBlobRequest\x1a\x12.modelyard.v1.Blob\x12K\n\x08ReadBlob\x12\x1d.modelyard.v1.ReadBlobRequest\x1a\x1e.modelyard.v1.ReadBlobResponse0\x01\x12O\n\nDeleteBlob\x12\x1f.modelyard.v1.DeleteBlobRequest\x1a .modelyard.v1.DeleteBlobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/v1/artifact_service.proto\x12\x0cmodelyard.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x01\n\x06Upload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x17\n\x0f\x63ommitted_bytes\x18\x04 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\x12StartUploadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\" \n\x10GetUploadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x12WriteUploadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\" \n\x0eGetBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"i\n\x04\x42lob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"@\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x03\"0\n\x10ReadBlobResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"1\n\x11\x44\x65leteBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"%\n\x12\x44\x65leteBlobResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\x32\xbf\x03\n\x0f\x41rtifactService\x12\x45\n\x0bStartUpload\x12 .modelyard.v1.StartUploadRequest\x1a\x14.modelyard.v1.Upload\x12\x41\n\tGetUpload\x12\x1e.modelyard.v1.GetUploadRequest\x1a\x14.modelyard.v1.Upload\x12G\n\x0bWriteUpload\x12 .modelyard.v1.WriteUploadRequest\x1a\x14.modelyard.v1.Upload(\x01\x12;\n\x07GetBlob\x12\x1c.modelyard.v1.GetBlobRequest\x1a\x12.modelyard.v1.Blob\x12K\n\x08ReadBlob\x12\x1d.modelyard.v1.ReadBlobRequest\x1a\x1e.modelyard.v1.ReadBlobResponse0\x01\x12O\n\nDeleteBlob\x12\x1f.modelyard.v1.DeleteBlobRequest\x1a .modelyard.v1.DeleteBlobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,15 +43,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETBLOBREQUEST']._serialized_start=397
   _globals['_GETBLOBREQUEST']._serialized_end=429
   _globals['_BLOB']._serialized_start=431
-  _globals['_BLOB']._serialized_end=522
-  _globals['_READBLOBREQUEST']._serialized_start=524
-  _globals['_READBLOBREQUEST']._serialized_end=588
-  _globals['_READBLOBRESPONSE']._serialized_start=590
-  _globals['_READBLOBRESPONSE']._serialized_end=638
-  _globals['_DELETEBLOBREQUEST']._serialized_start=640
-  _globals['_DELETEBLOBREQUEST']._serialized_end=675
-  _globals['_DELETEBLOBRESPONSE']._serialized_start=677
-  _globals['_DELETEBLOBRESPONSE']._serialized_end=714
-  _globals['_ARTIFACTSERVICE']._serialized_start=717
-  _globals['_ARTIFACTSERVICE']._serialized_end=1164
+  _globals['_BLOB']._serialized_end=536
+  _globals['_READBLOBREQUEST']._serialized_start=538
+  _globals['_READBLOBREQUEST']._serialized_end=602
+  _globals['_READBLOBRESPONSE']._serialized_start=604
+  _globals['_READBLOBRESPONSE']._serialized_end=652
+  _globals['_DELETEBLOBREQUEST']._serialized_start=654
+  _globals['_DELETEBLOBREQUEST']._serialized_end=703
+  _globals['_DELETEBLOBRESPONSE']._serialized_start=705
+  _globals['_DELETEBLOBRESPONSE']._serialized_end=742
+  _globals['_ARTIFACTSERVICE']._serialized_start=745
+  _globals['_ARTIFACTSERVICE']._serialized_end=1192
 # @@protoc_insertion_point(module_scope)

@@ -78,6 +78,18 @@ async def test_deleted_content_can_be_uploaded_and_used_again(registry: Registry
     assert await registry.download(digest) == TABLE
 
 
+async def test_with_an_etag_only_that_blob_goes(registry: RegistryClient) -> None:
+    digest = await registry.upload(CONTENT)
+    first = await registry.artifacts.GetBlob(pb.GetBlobRequest(digest=digest))
+    assert (await registry.artifacts.GetBlob(pb.GetBlobRequest(digest=digest))).etag == first.etag
+    assert (await registry.artifacts.DeleteBlob(pb.DeleteBlobRequest(digest=digest, etag=first.etag))).existed
+    assert not (await registry.artifacts.DeleteBlob(pb.DeleteBlobRequest(digest=digest, etag=first.etag))).existed
+    await registry.upload(CONTENT)
+    error = await refusal(registry.artifacts.DeleteBlob(pb.DeleteBlobRequest(digest=digest, etag=first.etag)))
+    assert (error.code, error.reason) == (grpc.StatusCode.ABORTED, "CONFLICT")
+    assert await registry.download(digest) == CONTENT
+
+
 async def test_what_a_dataset_or_a_version_refers_to_stays(registry: RegistryClient) -> None:
     dataset = await registry.create_dataset(TABLE)
     version = await registry.create_version()

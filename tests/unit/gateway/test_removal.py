@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from modelyard.core.database import Database
-from modelyard.core.errors import StaleAttempt, Unavailable, WrongState
+from modelyard.core.errors import Conflict, StaleAttempt, Unavailable, WrongState
 from modelyard.gateway import checkpoints
 from modelyard.gateway.checkpoints import Checkpoint
 from modelyard.gateway.jobs import Job
@@ -39,7 +39,13 @@ class MemoryStore:
     """The answer waits for this."""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def delete_blob(self, digest: str) -> bool:
+    async def find_blob(self, digest: str) -> str | None:
+        """See `removal.BlobStore`."""
+        if self.is_away:
+            raise Unavailable("the registry is away")
+        return None if digest[0] in self.asked else "etag"
+
+    async def delete_blob(self, digest: str, etag: str) -> bool:
         """See `removal.BlobStore`."""
         if self.is_away:
             raise Unavailable("the registry is away")
@@ -280,28 +286,52 @@ async def test_a_removal_waits_for_an_announcement_that_is_not_committed_yet(des
     assert (store.asked, await _rows(desk)) == ([], 1)
 
 
+async def _is_marked(database: Database) -> bool:
+    """Whether some blob is just being removed."""
+    async with database.read() as connection:
+        return (await connection.execute(select(func.count()).where(job_checkpoints.c.removing))).scalar_one() > 0
+
+
 @dataclass
 class ForgetfulStore:
     """A store that really has blobs and loses them; every call of it takes its time."""
 
     database: Database
-    blobs: set[str] = field(default_factory=set)
-    """Their digests."""
+    blobs: dict[str, str] = field(default_factory=dict)
+    """Their etags by digest."""
+    written: int = 0
+    """How many blobs there have been."""
+    asleep: asyncio.Event | None = None
+    """The first call that is made with a mark set sleeps on its way until this is set."""
 
-    async def delete_blob(self, digest: str) -> bool:
+    async def find_blob(self, digest: str) -> str | None:
         """See `removal.BlobStore`."""
+        await self._sleep()
+        await self.pause()
+        return self.blobs.get(digest)
+
+    async def delete_blob(self, digest: str, etag: str) -> bool:
+        """See `removal.BlobStore`."""
+        await self._sleep()
         await self.pause(20)  # or it would be over before an announcement is
-        existed = digest in self.blobs
-        self.blobs.discard(digest)
+        if self.blobs.get(digest, etag) != etag:
+            raise Conflict("another one")
+        existed = self.blobs.pop(digest, None) is not None
         await self.pause()
         return existed
+
+    async def _sleep(self) -> None:
+        if self.asleep is not None and await _is_marked(self.database):
+            asleep, self.asleep = self.asleep, None
+            await asleep.wait()
 
     async def upload(self, digest: str) -> None:
         """What is there is not sent again."""
         await self.pause()
         if digest not in self.blobs:
             await self.pause()
-            self.blobs.add(digest)
+            self.written += 1
+            self.blobs[digest] = f"etag {self.written}"
         await self.pause()
 
     async def pause(self, most: int = 3) -> None:
@@ -345,3 +375,43 @@ async def test_saving_and_removing_at_the_same_time_never_lose_a_blob(desk: JobD
         assert await _checkpoint(desk, job) == letter
         assert letter * 64 in store.blobs
         await desk.finishing.succeed(job.id, 1, result())
+
+
+async def test_a_process_that_wakes_up_late_does_not_remove_what_came_after(desk: JobDesk) -> None:
+    wake = asyncio.Event()
+    store = ForgetfulStore(desk.database, asleep=wake)
+    ended, job = await desk.claimed(), await desk.claimed()
+    await _save(desk, store, ended, "a")
+    await desk.finishing.succeed(ended.id, 1, result())
+    sleeping = asyncio.create_task(Removal(desk.database, store).remove_due())
+    await eventually(lambda: _is_marked(desk.database))
+    await _make_due(desk)
+    await Removal(desk.database, store).remove_due()
+    assert store.blobs == {}
+    await _save(desk, store, job, "a")
+    wake.set()
+    await sleeping
+    assert await _checkpoint(desk, job) == "a"
+    assert store.blobs == {"a" * 64: "etag 2"}
+    assert await _rows(desk) == 1
+
+
+async def test_a_blob_that_comes_back_while_it_is_being_removed_goes_later_and_is_not_announced_before(
+    desk: JobDesk,
+) -> None:
+    wake = asyncio.Event()
+    store = ForgetfulStore(desk.database, asleep=wake)
+    await _save(desk, store, ended := await desk.claimed(), "a")
+    await desk.finishing.succeed(ended.id, 1, result())
+    removing = asyncio.create_task(Removal(desk.database, store).remove_due())
+    await eventually(lambda: _is_marked(desk.database))
+    store.blobs["a" * 64] = "of a worker whose attempt is over"
+    wake.set()
+    await removing
+    job = await desk.claimed()
+    with pytest.raises(WrongState):
+        await desk.reports.announce(job.id, 1, saved(100, "a"))
+    await _make_due(desk)
+    await Removal(desk.database, store).remove_due()
+    assert store.blobs == {}
+    await desk.reports.announce(job.id, 1, saved(100, "a"))
