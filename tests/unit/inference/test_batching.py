@@ -230,6 +230,18 @@ async def test_what_waits_is_shared_among_idle_runners_but_not_into_crumbs(sessi
     assert sorted(session.begun) == [1, 2, 2]
 
 
+async def test_an_idle_runner_leaves_a_busy_one_its_share(session: GatedSession) -> None:
+    plan = ExecutionPlan(max_batch_size=8, batch_rows=8, runners=2)
+    async with batching(session, plan) as batcher:
+        first = ask(batcher, session, 0)
+        await session.until_begun(1)
+        requests = [ask(batcher, session, 0) for _ in range(7)]
+        await session.until_begun(2)
+        session.permits.release(10)
+        await asyncio.gather(first, *requests)
+    assert session.begun[:2] == [1, 4]
+
+
 async def test_small_batches_are_computed_in_the_event_loop_and_large_ones_in_a_thread(tmp_path: Path) -> None:
     session = opened(tmp_path / "model.onnx", graphs.lookup())
     async with batching(session, ExecutionPlan(max_batch_size=8, batch_rows=4, inline_rows=4)) as batcher:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import NodeProto, TensorProto, helper
 
+from modelyard.inference.execution import calibration
 from modelyard.inference.execution.calibration import (
     BATCH_SIZES,
     MOST_THREADS,
@@ -19,7 +22,8 @@ from modelyard.inference.execution.calibration import (
 from modelyard.inference.execution.independence import why_rows_depend
 from modelyard.inference.execution.plan import ExecutionPlan, Figure
 from modelyard.inference.execution.samples import sample_inputs
-from modelyard.inference.execution.sessions import GraphSession, RuntimeOptions
+from modelyard.inference.execution.sessions import GraphSession, RunControl, RuntimeOptions
+from modelyard.oip.tensors import Array
 from support import graphs
 
 FLOATS = (TensorProto.FLOAT, ("batch", 4))
@@ -155,6 +159,50 @@ def measured(batch_rows: int, *run_us: int) -> ExecutionPlan:
     """A plan with these times for 1, 8, 32 … rows."""
     figures = tuple(Figure(rows, 1000 * us) for rows, us in zip(BATCH_SIZES, run_us, strict=False))
     return ExecutionPlan(max_batch_size=64, batch_rows=batch_rows, runners=2, reason="measured", figures=figures)
+
+
+@pytest.mark.parametrize(
+    ("run_us", "batch_rows"),
+    [
+        ((20_000, 160_000), 1),  # as fast one by one
+        ((20_000, 150_000), 1),  # within what two measurements differ by
+        ((20_000, 140_000), 8),  # a little faster
+        ((20_000, 140_000, 540_000), 8),  # hardly more in larger batches
+        ((20_000, 140_000, 440_000), 32),
+        ((200_000, 1_400_000), 1),  # a little faster, and far too slow
+        ((20_000, 80_000, 320_000), 64),  # worth it
+    ],
+)
+def test_a_small_gain_is_taken_in_the_smallest_batches_that_have_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run_us: Sequence[int], batch_rows: int
+) -> None:
+    figures = measured(1, *run_us).figures
+    monkeypatch.setattr(calibration, "_measure", lambda *_: figures)
+    plan = plan_execution(opened(tmp_path, graphs.scale(2)), WISHES, predictable=True)
+    assert plan.batch_rows == batch_rows
+    assert plan.batching == (batch_rows > 1)
+
+
+class DisturbedSession(GraphSession):
+    """Takes 5 ms for each row; its first runs take longer."""
+
+    runs = 0
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], control: RunControl | None = None) -> list[Array]:
+        self.runs += 1
+        until = time.thread_time() + 0.005 * len(feeds["x"]) * (1.3 if self.runs < 8 else 1.0)
+        while time.thread_time() < until:
+            pass
+        return super().run(feeds, outputs, control)
+
+
+def test_a_gain_that_is_gone_when_it_is_measured_once_more_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graphs.scale(2))
+    session = DisturbedSession(path, RuntimeOptions(device="cpu"))
+    plan = plan_execution(session, Wishes(2, 7, max_batch_size=8), predictable=True)
+    assert plan.batch_rows == 1
+    assert [round(figure.run_ns / 5e6) for figure in plan.figures] == [1, 8]
 
 
 @pytest.mark.parametrize(

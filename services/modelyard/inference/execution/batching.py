@@ -161,8 +161,10 @@ class Batcher:
             self._wake()
 
     def _compute_in_thread(self) -> None:
-        """Starts one batch. What waits is shared among the runners that are idle."""
-        share = math.ceil(self._waiting.rows / self._threads.idle)
+        """Starts one batch. What is there is shared among the runners, those that are busy too: two batches of a
+        size are done sooner than a large one and a small one."""
+        there = self._waiting.rows + sum([batch.rows for batch in self._running])
+        share = math.ceil(there / self.plan.runners)
         batch = self._take(min(self.plan.batch_rows, max(self.plan.split_rows, share)))
         if batch is not None:
             self._threads.start(batch)

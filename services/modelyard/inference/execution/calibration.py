@@ -30,7 +30,16 @@ BUDGET_S = 0.3
 HANDOVER_NS = 50_000
 """What a request costs besides the graph: queue, thread and answer. Joined requests share it."""
 WORTH_JOINING = 1.5
-"""Requests are joined if that computes at least so many times the rows."""
+"""Requests are joined, as many as are worth it, if that computes at least so many times the rows."""
+WORTH_A_LITTLE = 1.08
+"""From so many times on they are joined in small batches: whoever waits gains, and nobody is held for long."""
+NEARLY_ALL = 0.95
+"""Small batches are the smallest that have this share of the best throughput."""
+ONCE_MORE = 3
+"""So small a gain counts if it is still there when all sizes have been run so many times more, in turns: what disturbed
+one size before does not disturb it again."""
+ONCE_MORE_NS = 1_000_000_000
+"""Where all sizes together take longer, a small gain is left: whoever is alone would wait too long for the others."""
 NO_WORSE = 0.8
 """A larger batch with this share of the best throughput is still taken, when so many requests wait: the difference is
 within what two measurements differ by, and a bound too low costs more than one too high."""
@@ -62,7 +71,7 @@ class Wishes:
 
 
 def plan_execution(session: GraphSession, wishes: Wishes, *, predictable: bool) -> ExecutionPlan:
-    """How the version computes. Takes about `BUDGET_S`, or a dozen runs if those take longer; run it in a thread.
+    """How the version computes. Takes about `BUDGET_S`, or some dozen runs if those take longer; run it in a thread.
 
     `predictable`: whether the shapes of its inputs alone decide what a run takes. If not, one caller's values could
     hold up the event loop, or those who share a batch with it. Raises what the runtime raises for a graph at fault.
@@ -128,6 +137,7 @@ def _measure(session: GraphSession, max_batch_size: int) -> tuple[Figure, ...]:
     if size is None:
         return ()
     figures: list[Figure] = []
+    tried: list[list[Feeds]] = []
     until = time.monotonic() + BUDGET_S
     for rows in BATCH_SIZES if session.signature.batched else (1,):
         # Two runs of the next size, which take up to four times as long as the last.
@@ -139,7 +149,18 @@ def _measure(session: GraphSession, max_batch_size: int) -> tuple[Figure, ...]:
             figures.append(Figure(rows, _best_ns(session, requests, until)))
         except REFUSALS:
             break
-    return tuple(figures)
+        tried.append(requests)
+    return _measured_once_more(session, figures, tried) if figures and _gains_a_little(figures) else tuple(figures)
+
+
+def _measured_once_more(
+    session: GraphSession, figures: Sequence[Figure], tried: Sequence[list[Feeds]]
+) -> tuple[Figure, ...]:
+    """The figures with the best times of some further runs."""
+    best = [figure.run_ns for figure in figures]
+    for _ in range(ONCE_MORE):
+        best = [min(ns, _run_ns(session, requests)) for ns, requests in zip(best, tried, strict=True)]
+    return tuple(Figure(figure.rows, ns) for figure, ns in zip(figures, best, strict=True))
 
 
 def _accepted_size(session: GraphSession) -> int | None:
@@ -161,24 +182,29 @@ def _requests(session: GraphSession, rows: int, guessed_size: int) -> list[Feeds
 
 
 def _best_ns(session: GraphSession, requests: Sequence[Feeds], until: float) -> int:
-    """The best of a few runs, the first of which prepares what later ones need.
+    """The best of a few runs, the first of which prepares what later ones need."""
+    begun = time.monotonic()
+    times: list[int] = []
+    while len(times) <= TIMES:
+        times.append(_run_ns(session, requests))
+        if len(times) > LEAST_TIMES and time.monotonic() > min(until, begun + SIZE_S):
+            break
+    return min(times[1:])
+
+
+def _run_ns(session: GraphSession, requests: Sequence[Feeds]) -> int:
+    """One run.
 
     With putting requests together and taking results apart: what is gained by joining large tensors may not be worth
     copying them. Processor time, where that is all there is to a run: a pod that loads a version is busy with others.
     """
     clock = time.thread_time_ns if session.runs_in_caller else time.perf_counter_ns
     types = [tensor.datatype for tensor in session.signature.outputs]
-    begun = time.monotonic()
-    times: list[int] = []
-    while len(times) <= TIMES:
-        start = clock()
-        arrays = session.run(join(requests, session.signature), session.all_outputs)
-        with suppress(RowsMismatch):  # told by the test of the rows
-            split(arrays, types, [1] * len(requests))
-        times.append(clock() - start)
-        if len(times) > LEAST_TIMES and time.monotonic() > min(until, begun + SIZE_S):
-            break
-    return max(1, min(times[1:]))
+    start = clock()
+    arrays = session.run(join(requests, session.signature), session.all_outputs)
+    with suppress(RowsMismatch):  # told by the test of the rows
+        split(arrays, types, [1] * len(requests))
+    return max(1, clock() - start)
 
 
 def _batch_sizes(figures: tuple[Figure, ...], wishes: Wishes) -> tuple[int, int]:
@@ -186,13 +212,26 @@ def _batch_sizes(figures: tuple[Figure, ...], wishes: Wishes) -> tuple[int, int]
     if not figures:
         return (wishes.max_batch_size, 1) if wishes.batching else (1, 1)
     best = max(map(_rate, figures))
-    if best < WORTH_JOINING * _rate(figures[0]) and not wishes.batching:
-        return 1, 1
+    if _gain(figures) < WORTH_JOINING and not wishes.batching:
+        if not _gains_a_little(figures):
+            return 1, 1
+        return next(figure.rows for figure in figures if _rate(figure) >= NEARLY_ALL * best), 1
     half = next(figure.rows for figure in figures if _rate(figure) >= HALF * best)
     most = max(figure.rows for figure in figures if _rate(figure) >= NO_WORSE * best)
     if most == figures[-1].rows:
         most = min(UNMEASURED * most, max(most, BATCH_SIZES[-1]))
     return max(2, min(most, wishes.max_batch_size)), min(half, most)
+
+
+def _gain(figures: Sequence[Figure]) -> float:
+    """How many times the rows of the smallest batch the best one computes in the same time."""
+    return max(map(_rate, figures)) / _rate(figures[0])
+
+
+def _gains_a_little(figures: Sequence[Figure]) -> bool:
+    """Whether joining gains too little for large batches, and enough for small ones that nobody waits long for."""
+    quick = sum(figure.run_ns for figure in figures) <= ONCE_MORE_NS
+    return quick and WORTH_A_LITTLE <= _gain(figures) < WORTH_JOINING
 
 
 def _rate(figure: Figure) -> float:

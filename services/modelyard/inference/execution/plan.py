@@ -31,7 +31,7 @@ class ExecutionPlan:
     batch_rows: int = 1
     """The most rows of requests that are computed together; 1 if requests are never joined."""
     split_rows: int = 1
-    """While several runners are idle, what waits is shared among them, but not into batches smaller than this."""
+    """What is there is shared among the runners, but not into batches smaller than this."""
     inline_rows: int = 0
     """Batches of up to so many rows are computed in the event loop, since they take less than handing them to a thread
     does; 0 if none is."""
