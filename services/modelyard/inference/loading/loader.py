@@ -43,6 +43,8 @@ class Loader:
         self.budget = MemoryBudget(settings.memory_budget_bytes)
         self._trials = VersionTrials(settings, on_gpu=self.options.on_gpu)
         self._watch = RunWatch(settings.max_run_s)
+        self._opening = asyncio.Semaphore(max(1, available_cpus() // 2))
+        """How a version computes best is measured while it is opened; others on the same processors would decide it."""
         self._memory = None if self.options.on_gpu else run_memory.shared(_arena_bytes(settings))
         log.info("runtime", providers=self.options.providers(), runners=settings.runners or "as measured")
 
@@ -58,7 +60,8 @@ class Loader:
             threads = wanted.serving.graph_threads or self.options.graph_threads
             facts = await self._trials.facts(path, wanted, threads)
             room = await self.budget.reserve(wanted.model, facts.memory_bytes)
-            session, plan = await asyncio.to_thread(self._open, path, wanted)
+            async with self._opening:
+                session, plan = await asyncio.to_thread(self._open, path, wanted)
         except BaseException:
             release_version(self._artifacts, wanted)
             if room is not None:
