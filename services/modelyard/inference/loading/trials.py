@@ -93,6 +93,7 @@ class _TrialProcess:
             start_new_session=True,
         )  # fmt: skip
         self._loop = loop
+        self._writing = threading.Lock()
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.ended = False
         threading.Thread(target=self._read, name="trials", daemon=True).start()
@@ -113,21 +114,28 @@ class _TrialProcess:
         self._process.wait()
 
     def _write(self, line: bytes) -> None:
-        if self._process.stdin is None or self.ended:
-            raise BrokenPipeError("it has ended")
-        try:
-            self._process.stdin.write(line)
-        except (BrokenPipeError, ValueError) as error:  # ValueError: closed by the thread that has just noticed the end
-            self.ended = True  # its thread may not have said so yet, and the next try must not meet the same process
-            raise BrokenPipeError("it has ended") from error
+        with self._writing:
+            if self._process.stdin is None or self._process.stdin.closed or self.ended:
+                self.ended = True  # its thread may not have said so yet, and the next try must not meet this process
+                raise BrokenPipeError("it has ended")
+            try:
+                self._process.stdin.write(line)
+            except OSError:
+                self.ended = True
+                raise
 
     def _read(self) -> None:
         """A thread's life: as long as the process's."""
+        process = self._process
         try:
-            with self._process as process:
-                for line in process.stdout or ():
-                    self._call(self._settle, json.loads(line))
+            for line in process.stdout or ():
+                self._call(self._settle, json.loads(line))
         finally:
+            if process.stdin is not None:
+                with self._writing:  # else a line might go to a file that has got the closed pipe's number
+                    process.stdin.close()
+            with process:  # waits for its end
+                pass
             self._call(self._fail)  # also when an answer could not be read: nobody may wait for the next one
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
