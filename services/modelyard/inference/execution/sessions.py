@@ -148,8 +148,8 @@ class GraphSession:
             # The path is the pod's own affair.
             raise MalformedContent(f"the runtime refuses the graph: {brief(error, str(path))}") from error
         # The wrapper around it looks for missing inputs, which a batch never has, and turns to another provider after a
-        # fault; for a small graph that is half of the time.
-        self._run = self._session._sess.run  # noqa: SLF001
+        # fault; for a small graph that is half of the time. The runtime does not promise that it stays inside.
+        self._run = getattr(self._session, "_sess", self._session).run
         self.signature = Signature.of(
             [_tensor_info(argument) for argument in self._session.get_inputs()],
             [_tensor_info(argument) for argument in self._session.get_outputs()],
