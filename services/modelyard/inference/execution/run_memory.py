@@ -10,6 +10,7 @@ around and nothing is limited any more, which the memory budget for loaded versi
 
 from __future__ import annotations
 
+import ctypes
 import threading
 
 import numpy as np
@@ -48,6 +49,14 @@ class RunMemory:
         options = ort.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._janitor.run(None, {"x": np.zeros(1, np.float32)}, options)
+
+
+def trim_heap() -> None:
+    """Gives what the C library keeps of freed memory back to the operating system, where it can (glibc). Takes
+    milliseconds and lets other Python threads run."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 _lock = threading.Lock()

@@ -82,6 +82,7 @@ class Loader:
         release_version(self._artifacts, version.wanted)
         if self._memory is not None:
             await asyncio.to_thread(self._memory.reclaim)
+        await asyncio.to_thread(run_memory.trim_heap)
         log.info("version unloaded", version=str(version.wanted))
 
     async def close(self) -> None:
