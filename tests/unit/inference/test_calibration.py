@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,11 @@ from modelyard.inference.execution.calibration import (
     replan,
     threads_of_run,
 )
+from modelyard.inference.execution.feeds import Feeds
 from modelyard.inference.execution.independence import why_rows_depend
 from modelyard.inference.execution.plan import ExecutionPlan, Figure
 from modelyard.inference.execution.samples import sample_inputs
-from modelyard.inference.execution.sessions import GraphSession, RunControl, RuntimeOptions
-from modelyard.oip.tensors import Array
+from modelyard.inference.execution.sessions import GraphSession, RuntimeOptions
 from support import graphs
 
 FLOATS = (TensorProto.FLOAT, ("batch", 4))
@@ -183,26 +182,20 @@ def test_a_small_gain_is_taken_in_the_smallest_batches_that_have_it(
     assert plan.batching == (batch_rows > 1)
 
 
-class DisturbedSession(GraphSession):
-    """Takes 5 ms for each row; its first runs take longer."""
+def test_a_gain_that_is_gone_when_it_is_measured_once_more_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every row takes 5 ms, but one row alone takes longer while nothing but one row has been measured."""
+    sizes: list[int] = []
 
-    runs = 0
+    def run_ns(_session: GraphSession, requests: Sequence[Feeds]) -> int:
+        sizes.append(len(requests))
+        return 5_000_000 * len(requests) if max(sizes) > 1 else 6_500_000
 
-    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], control: RunControl | None = None) -> list[Array]:
-        self.runs += 1
-        until = time.thread_time() + 0.005 * len(feeds["x"]) * (1.3 if self.runs < 8 else 1.0)
-        while time.thread_time() < until:
-            pass
-        return super().run(feeds, outputs, control)
-
-
-def test_a_gain_that_is_gone_when_it_is_measured_once_more_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(graphs.scale(2))
-    session = DisturbedSession(path, RuntimeOptions(device="cpu"))
-    plan = plan_execution(session, Wishes(2, 7, max_batch_size=8), predictable=True)
+    monkeypatch.setattr(calibration, "_run_ns", run_ns)
+    plan = plan_execution(opened(tmp_path, graphs.scale(2)), Wishes(2, 7, max_batch_size=8), predictable=True)
     assert plan.batch_rows == 1
-    assert [round(figure.run_ns / 5e6) for figure in plan.figures] == [1, 8]
+    assert [figure.run_ns for figure in plan.figures] == [5_000_000, 40_000_000]
 
 
 @pytest.mark.parametrize(
