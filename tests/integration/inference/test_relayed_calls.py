@@ -189,6 +189,18 @@ async def succeeded(stub: AioInferenceStub, model: str) -> int:
     return one.inference_stats.success.count
 
 
+async def until_it_stands_still(stub: AioInferenceStub, interval: float) -> None:
+    """Returns when no further predictions of the model `scale` are computed in so many seconds."""
+    seen = -1
+
+    async def stands_still() -> bool:
+        nonlocal seen
+        last, seen = seen, await succeeded(stub, "scale")
+        return last == seen
+
+    await eventually(stands_still, interval=interval)
+
+
 async def test_streams_that_nobody_reads_hold_up_nobody_else_and_not_much_memory(pods: Pods) -> None:
     large = infer_request("scale", {"x": np.ones((130_000, 2), np.float32)})  # 1 MB
     process = psutil.Process(pods.direct.process.pid)
@@ -203,14 +215,7 @@ async def test_streams_that_nobody_reads_hold_up_nobody_else_and_not_much_memory
         unread = [stub.ModelStreamInfer(endless()) for _ in range(10)]
         for stream in unread:
             await stream.read()
-        seen = -1
-
-        async def stands_still() -> bool:
-            nonlocal seen
-            last, seen = seen, await succeeded(stub, "scale")
-            return last == seen
-
-        await eventually(stands_still, interval=0.5)
+        await until_it_stands_still(stub, interval=0.5)
         assert process.memory_info().rss - before < 800 << 20  # without bounds it would not stand still
         for _ in range(3):
             assert output(await stub.ModelInfer(infer_request("scale", row(1, 2)), timeout=20)) == [[2, 4]]
@@ -226,14 +231,7 @@ async def test_a_stream_that_was_not_read_for_a_while_goes_on(pods: Pods) -> Non
     async with aio_channel(pods.direct.address, fixed_token(pods.token)) as channel:
         stub = AioInferenceStub(channel)
         stream = stub.ModelStreamInfer(iter(requests))
-        seen = -1
-
-        async def stands_still() -> bool:
-            nonlocal seen
-            last, seen = seen, await succeeded(stub, "scale")
-            return last == seen
-
-        await eventually(stands_still, interval=0.3)
+        await until_it_stands_still(stub, interval=0.3)
         first = [output(reply.infer_response)[0][0] async for reply in stream]
     assert first == [2 * number for number in range(40)]
 

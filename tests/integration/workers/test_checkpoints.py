@@ -16,6 +16,7 @@ from modelyard_workers.doorbell import answer_doorbell
 from modelyard_workers.workspace import WorkFolder
 from support.concurrency import meanwhile
 from support.waiting import eventually_sync
+from support.worker_gateway import WorkerGateway
 from support.worker_surroundings import Surroundings
 
 PAUSE = pb.ReportTrainingJobResponse.DIRECTIVE_PAUSE
@@ -59,6 +60,18 @@ def paused_after(surroundings: Surroundings, steps: int) -> Iterator[None]:
     with meanwhile(pause):
         yield
     gateway.directive = CONTINUE
+
+
+@contextmanager
+def stopped_when_waiting(gateway: WorkerGateway, bell: Bell) -> Iterator[None]:
+    """Stops the worker that runs in the block when its trainer waits."""
+
+    def stop() -> None:
+        eventually_sync(lambda: gateway.logged_number("waiting"))
+        bell.ring()
+
+    with meanwhile(stop):
+        yield
 
 
 def test_a_checkpoint_is_told_when_the_store_has_it_with_what_was_really_found(
@@ -167,12 +180,7 @@ def test_a_worker_that_is_stopped_gives_the_job_back_with_its_checkpoint(
     surroundings: Surroundings, bell: Bell
 ) -> None:
     name, gateway = surroundings.submit(), surroundings.gateway
-
-    def stop() -> None:
-        eventually_sync(lambda: gateway.logged_number("waiting"))
-        bell.ring()
-
-    with meanwhile(stop):
+    with stopped_when_waiting(gateway, bell):
         answer_doorbell(name, surroundings.settings("checkpoint_on_sigterm", "wait", trainer_grace_s=20), bell)
     assert gateway.finished[name].released.cause == TrainingAttempt.END_CAUSE_WORKER_STOPPED
     assert [told.step for told in gateway.checkpoints] == [10]
@@ -218,12 +226,7 @@ def test_a_checkpoint_whose_content_is_just_being_removed_is_announced_and_uploa
 ) -> None:
     gateway = surroundings.gateway
     gateway.refused_announcements = 2
-
-    def stop() -> None:
-        eventually_sync(lambda: gateway.logged_number("waiting"))
-        bell.ring()
-
-    with meanwhile(stop):
+    with stopped_when_waiting(gateway, bell):
         answer_doorbell(
             surroundings.submit(), surroundings.settings("checkpoint_on_sigterm", "wait", trainer_grace_s=20), bell
         )
@@ -236,12 +239,7 @@ def test_a_checkpoint_whose_content_is_just_being_removed_is_announced_and_uploa
 def test_a_checkpoint_is_announced_before_the_store_is_asked_for_it(surroundings: Surroundings, bell: Bell) -> None:
     gateway = surroundings.gateway
     gateway.refused_announcements = 1_000
-
-    def stop() -> None:
-        eventually_sync(lambda: gateway.logged_number("waiting"))
-        bell.ring()
-
-    with meanwhile(stop):
+    with stopped_when_waiting(gateway, bell):
         acts = ("checkpoint_on_sigterm", "wait")
         answer_doorbell(
             surroundings.submit(), surroundings.settings(*acts, trainer_grace_s=20, checkpoint_upload_s=0.5), bell

@@ -50,8 +50,7 @@ class WaitingRequests:
 
     def first(self) -> QueuedRequest:
         """Who is served first. Raises ValueError if nobody waits."""
-        levels = self._levels
-        return next(iter(levels[min(levels)]))
+        return next(iter(self._levels[min(self._levels)]))
 
     def take(self, limit: int) -> list[QueuedRequest]:
         """Takes out the first request, and with it those behind it that may join and fit into `limit` rows together.

@@ -115,13 +115,12 @@ class _TrialProcess:
 
     def _write(self, line: bytes) -> None:
         with self._writing:
-            if self._process.stdin is None or self._process.stdin.closed or self.ended:
-                self.ended = True  # its thread may not have said so yet, and the next try must not meet this process
-                raise BrokenPipeError("it has ended")
             try:
+                if self._process.stdin is None or self._process.stdin.closed or self.ended:
+                    raise BrokenPipeError("it has ended")
                 self._process.stdin.write(line)
             except OSError:
-                self.ended = True
+                self.ended = True  # its thread may not have said so yet, and the next try must not meet this process
                 raise
 
     def _read(self) -> None:
