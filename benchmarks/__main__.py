@@ -91,11 +91,15 @@ def run_soak(
     model: Annotated[str, typer.Option(help="small, wide, bert or cnn.")] = "small",
     in_flight: Annotated[int, typer.Option(min=1)] = 256,
     given_up: Annotated[float, typer.Option(min=0, max=1, help="Share: half cancelled, half expired.")] = 0.1,
-    most_ms: Annotated[int, typer.Option(min=20, help="Calls are given up after 20 ms up to this.")] = 50,
+    least_ms: Annotated[int, typer.Option(min=0, help="Calls are given up after so long, or longer.")] = 0,
+    most_ms: Annotated[int, typer.Option(min=1, help="Calls are given up after so long at most.")] = 50,
 ) -> None:
     """Send millions of requests of which some are given up. Exit code 1 if one stays unanswered or memory grows."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    plan = SoakPlan(requests, in_flight, cancelled=given_up / 2, expired=given_up / 2, model=model, most_ms=most_ms)
+    half = given_up / 2
+    plan = SoakPlan(
+        requests, in_flight, cancelled=half, expired=half, model=model, least_ms=least_ms, most_ms=max(least_ms, most_ms)
+    )
     try:
         outcome = soak(plan)
     except (SetUpFailed, StartFailed, WrongAnswer) as error:

@@ -15,7 +15,6 @@
 #include "check.h"
 
 enum { CLIENTS = 10, OPEN_ASKS = 24, VANDALS = 3, LIMIT = 30 * 1000, HELD = 1 << 14, PIECE = 16 * 1024 };
-enum { FRAME_HEAD = 9 };
 enum { REFUSED = 7, EARLY = 9, AWAY = 14 }; /* statuses */
 enum { REFUSED_STREAM = 7 };                /* HTTP/2's error */
 
@@ -669,6 +668,9 @@ static client_t *call_up(void) {
   return client;
 }
 
+/* What gRPC's client sends for a call that is cancelled before its headers are written. */
+static const uint8_t idle_reset[] = {0, 0, 4, NGHTTP2_RST_STREAM, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, NGHTTP2_CANCEL};
+
 static void step_ask(ask_t *ask) {
   if (ask->cancelled) return;
   if (chance(60)) {
@@ -693,6 +695,7 @@ static void step_clients(uint64_t streams) {
       if (clients[i]->asks[j]) step_ask(clients[i]->asks[j]);
       else if (numbers < streams && !eager && chance(3)) clients[i]->asks[j] = begin(clients[i]);
     }
+    if (clients[i]->line.unsent.room && chance(30)) append(&clients[i]->line.unsent, idle_reset, sizeof idle_reset);
     if (chance(400)) {
       hang_up(i);
     } else if (!move(&clients[i]->line, eager || draw(2) ? PIECE : 1 + draw(500))) {
@@ -743,8 +746,7 @@ static void sound_bytes(buffer_t *bytes) {
 }
 
 static void spoil(buffer_t *bytes) {
-  enum { PREFACE = 24 };
-  size_t from = draw(10) ? PREFACE : 0;
+  size_t from = draw(10) ? PREFACE_SIZE : 0;
   for (unsigned left = draw(6); left; left--) {
     size_t at = from + draw((unsigned)(bytes->end - from));
     bytes->bytes[at] = (char)draw(256);
@@ -837,14 +839,14 @@ static void put(raw_t *raw, const void *bytes, size_t size) {
 }
 
 static void put_frame(raw_t *raw, uint8_t type, uint8_t flags, uint32_t stream, const void *payload, size_t size) {
-  const uint8_t head[FRAME_HEAD] = {(uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size, type, flags,
+  const uint8_t head[FRAME_HEAD_SIZE] = {(uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size, type, flags,
                                         (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8),
                                         (uint8_t)stream};
   put(raw, head, sizeof head);
   put(raw, payload, size);
 }
 
-enum { RST_STREAM = 3, SETTINGS = 4, GOAWAY = 7, WINDOW_UPDATE = 8, CONTINUATION = 9 };
+enum { SETTINGS = 4, GOAWAY = 7, WINDOW_UPDATE = 8, CONTINUATION = 9 };
 enum { END_STREAM = 1, END_HEADERS = 4, PADDED = 8 };
 
 static raw_t raw_client(void) {
@@ -886,7 +888,7 @@ static uint32_t number_at(const uint8_t *bytes) {
 }
 
 static void take_frame(raw_t *raw, const uint8_t *frame, size_t size, uint32_t stream) {
-  const uint8_t *payload = frame + FRAME_HEAD;
+  const uint8_t *payload = frame + FRAME_HEAD_SIZE;
   uint8_t type = frame[3], flags = frame[4];
   if (type == WINDOW_UPDATE) {
     *(stream ? &raw->stream_window : &raw->window) += number_at(payload);
@@ -899,7 +901,7 @@ static void take_frame(raw_t *raw, const uint8_t *frame, size_t size, uint32_t s
   raw->received += type == NGHTTP2_DATA ? size : 0;
   raw->headers += type == NGHTTP2_HEADERS;
   raw->ends += (type == NGHTTP2_HEADERS || type == NGHTTP2_DATA) && (flags & END_STREAM);
-  raw->resets += type == RST_STREAM;
+  raw->resets += type == NGHTTP2_RST_STREAM;
   raw->byes += type == GOAWAY;
 }
 
@@ -911,11 +913,11 @@ static bool listen_in(raw_t *raw) {
     size = recv(raw->fd, room_for(&raw->in, 1 << 20), 1 << 20, MSG_DONTWAIT);
     if (size == 0) open = false;
     if (size > 0) raw->in.end += (size_t)size;
-    while (size_of(&raw->in) >= FRAME_HEAD) {
+    while (size_of(&raw->in) >= FRAME_HEAD_SIZE) {
       const uint8_t *frame = (const uint8_t *)raw->in.bytes + raw->in.at;
       size_t length = (size_t)frame[0] << 16 | (size_t)frame[1] << 8 | frame[2];
-      if (size_of(&raw->in) < FRAME_HEAD + length) break;
-      raw->in.at += FRAME_HEAD + length;
+      if (size_of(&raw->in) < FRAME_HEAD_SIZE + length) break;
+      raw->in.at += FRAME_HEAD_SIZE + length;
       take_frame(raw, frame, length, number_at(frame + 5));
     }
   }
@@ -975,6 +977,34 @@ static void overload(void) {
   put_headers(&raw, 5, "/x", END_STREAM);
   CHECK(listen_in(&raw) && raw.ends == 2);
   discard(&block);
+  leave_off(&raw);
+}
+
+/* A stream that was never begun is reset, wherever reads end: nothing comes of it. */
+static void reset_nothing(void) {
+  raw_t raw = raw_client();
+  put_headers(&raw, 1, "/x", 0);
+  put(&raw, idle_reset, sizeof idle_reset);
+  put(&raw, idle_reset, sizeof idle_reset);
+  put_frame(&raw, NGHTTP2_DATA, END_STREAM, 1, idle_reset, sizeof idle_reset);
+  CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == sizeof idle_reset);
+  put_headers(&raw, 3, "/x", 0);
+  for (size_t round = 0; round < 2; round++)
+    for (size_t at = 0; at < sizeof idle_reset; at++) {
+      put(&raw, idle_reset + at, 1);
+      CHECK(listen_in(&raw));
+    }
+  put_frame(&raw, NGHTTP2_DATA, END_STREAM, 3, "third", 5);
+  CHECK(listen_in(&raw) && raw.ends == 2 && raw.received == sizeof idle_reset + 5);
+  put_headers(&raw, 5, PATH, 0);
+  put(&raw, idle_reset, sizeof idle_reset);
+  static const uint8_t cancel[] = {0, 0, 0, NGHTTP2_CANCEL};
+  put_frame(&raw, NGHTTP2_RST_STREAM, 0, 5, cancel, sizeof cancel); /* one that was */
+  CHECK(listen_in(&raw) && raw.byes == 0 && raw.resets == 0 && http2_open_streams(server) == 0);
+  /* What is no such frame is nghttp2's to judge. */
+  put_frame(&raw, NGHTTP2_RST_STREAM, 0, 7, cancel, 3);
+  listen_in(&raw);
+  CHECK(raw.byes == 1);
   leave_off(&raw);
 }
 
@@ -1068,7 +1098,7 @@ static void inherit_descriptor(void) {
   raw_t raw = raw_client();
   CHECK(listen_in(&raw));
   int inherited = dup(server->clients->fd);
-  static const uint8_t garbage[FRAME_HEAD] = {0xff, 0xff, 0xff, NGHTTP2_DATA};
+  static const uint8_t garbage[FRAME_HEAD_SIZE] = {0xff, 0xff, 0xff, NGHTTP2_DATA};
   put(&raw, garbage, sizeof garbage);
   listen_in(&raw);
   CHECK(raw.byes == 1);
@@ -1158,6 +1188,7 @@ int main(int count, char **arguments) {
   pour(PATH);
   pour("/other");
   overload();
+  reset_nothing();
   take_leave();
   lose_backend();
   crowd_backend();

@@ -17,7 +17,7 @@ from .arrivals import NATIVE, JoiningArrivals, Receiver
 
 LIBRARY = NATIVE / "libhttp2_server.so"
 
-_VERSION = 3
+_VERSION = 4
 """native/http2_server.c's."""
 _SILENCE_S = 30.0
 """Clients that were silent for so long are asked whether they are there; after as long again they are not."""

@@ -26,7 +26,7 @@
 #include "nghttp2_abi.h"
 
 /* Says which http2_server.c a library was built from: http2_server.py refuses any other. */
-#define SERVER_VERSION 3
+#define SERVER_VERSION 4
 
 enum { ANSWERS_MOST_HEADERS = 16 };
 enum { READ_SIZE = 256 * 1024 };
@@ -41,6 +41,7 @@ enum { MOST_STREAMS = 10 * 1000 }; /* of one connection at a time */
 enum { MOST_WAITING_FRAMES = 4 * MOST_STREAMS }; /* but data, to a peer that does not read */
 /* Of headers. Compressed, some kB can stand for hundreds of MB, which nghttp2 would hand over. */
 enum { MOST_HEADERS_SIZE = 128 * 1024 };
+enum { FRAME_HEAD_SIZE = 9, PREFACE_SIZE = 24 }; /* HTTP/2's: RFC 9113, 4.1 and 3.4 */
 
 static struct {
 #define DECLARE(result, name, arguments) result(*name) arguments;
@@ -114,6 +115,11 @@ struct connection {
   nghttp2_session *session;
   int fd;
   uint32_t watched; /* what epoll watches it for */
+  uint8_t head[FRAME_HEAD_SIZE]; /* of a client's frame, as much as has come, while it is not complete */
+  size_t head_size;
+  size_t payload_left;  /* of the frame that is coming */
+  bool drops_payload;   /* which nghttp2 does not see */
+  uint32_t last_begun;  /* the highest number of its streams */
   buffer_t unsent;
   stream_t *streams;
   connection_t *next_touched;
@@ -723,6 +729,7 @@ static connection_t *open_connection(server_t *server, int fd, bool onward) {
   connection->fd = fd;
   connection->is_onward = onward;
   connection->heard = true;
+  connection->payload_left = PREFACE_SIZE; /* before the first frame */
   connection_t **list = list_of(connection);
   connection->after = *list;
   if (*list) (*list)->before = connection;
@@ -794,6 +801,61 @@ static void accept_clients(server_t *server, int listener) {
   }
 }
 
+/* Whether a frame resets a stream that its client has not begun.
+ *
+ * gRPC's client does so to a call that is cancelled when the stream has its number and the headers are not written yet.
+ * By RFC 9113, 5.1 that ends the connection, and nghttp2 ends it, with every other call; gRPC's own servers pass over
+ * it, and so do we. */
+static bool resets_nothing(const connection_t *connection, uint8_t type, size_t payload, uint32_t number) {
+  return type == NGHTTP2_RST_STREAM && payload == 4 && number % 2 == 1 && number > connection->last_begun;
+}
+
+static void feed(connection_t *connection, const uint8_t *bytes, size_t size) {
+  if (size == 0 || connection->broken) return;
+  if (nghttp2.session_mem_recv(connection->session, bytes, size) < 0) connection->broken = true;
+}
+
+/* Gives nghttp2 what has come of a client, but for frames that reset nothing. */
+static void feed_frames(connection_t *connection, const uint8_t *bytes, size_t size) {
+  const uint8_t *end = bytes + size, *at = bytes; /* from `bytes` to `at` is seen and not yet given */
+  while (at < end) {
+    if (connection->payload_left) {
+      size_t part = connection->payload_left < (size_t)(end - at) ? connection->payload_left : (size_t)(end - at);
+      connection->payload_left -= part;
+      at += part;
+      if (connection->drops_payload) bytes = at;
+      continue;
+    }
+    const uint8_t *head = at;
+    if (connection->head_size || end - at < FRAME_HEAD_SIZE) {
+      feed(connection, bytes, (size_t)(at - bytes));
+      size_t missing = FRAME_HEAD_SIZE - connection->head_size;
+      size_t part = missing < (size_t)(end - at) ? missing : (size_t)(end - at);
+      memcpy(connection->head + connection->head_size, at, part);
+      connection->head_size += part;
+      bytes = at += part;
+      if (part < missing) return;
+      head = connection->head;
+    } else {
+      at += FRAME_HEAD_SIZE;
+    }
+    size_t payload = (size_t)head[0] << 16 | (size_t)head[1] << 8 | head[2];
+    uint32_t number = (uint32_t)head[5] << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 | head[8];
+    number &= INT32_MAX; /* without the bit that is reserved */
+    if (head[3] == NGHTTP2_HEADERS && number > connection->last_begun) connection->last_begun = number;
+    connection->payload_left = payload;
+    connection->drops_payload = resets_nothing(connection, head[3], payload, number);
+    if (connection->head_size) {
+      if (!connection->drops_payload) feed(connection, head, FRAME_HEAD_SIZE);
+      connection->head_size = 0;
+    } else if (connection->drops_payload) {
+      feed(connection, bytes, (size_t)(head - bytes));
+      bytes = at;
+    }
+  }
+  feed(connection, bytes, (size_t)(at - bytes));
+}
+
 static void read_from(connection_t *connection) {
   server_t *server = connection->server;
   for (int i = 0; i < READS_PER_TURN && !connection->broken; i++) {
@@ -807,7 +869,11 @@ static void read_from(connection_t *connection) {
     }
     connection->heard = true;
     connection->asked = false;
-    if (nghttp2.session_mem_recv(connection->session, server->in, (size_t)size) < 0) connection->broken = true;
+    if (connection->is_onward) {
+      feed(connection, server->in, (size_t)size);
+    } else {
+      feed_frames(connection, server->in, (size_t)size);
+    }
     /* It makes us answer and does not read: its frames would fill the memory. */
     if (!connection->is_onward &&
         nghttp2.session_get_outbound_queue_size(connection->session) > MOST_WAITING_FRAMES) {

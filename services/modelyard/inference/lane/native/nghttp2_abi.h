@@ -66,8 +66,8 @@ typedef struct {
   uint32_t value;
 } nghttp2_settings_entry;
 
-enum { NGHTTP2_DATA = 0, NGHTTP2_HEADERS = 1, NGHTTP2_GOAWAY = 7 }; /* frame types */
-enum { NGHTTP2_FLAG_NONE = 0, NGHTTP2_FLAG_END_STREAM = 1 };        /* of frames */
+enum { NGHTTP2_DATA = 0, NGHTTP2_HEADERS = 1, NGHTTP2_RST_STREAM = 3, NGHTTP2_GOAWAY = 7 }; /* frame types */
+enum { NGHTTP2_FLAG_NONE = 0, NGHTTP2_FLAG_END_STREAM = 1 };                                /* of frames */
 enum { NGHTTP2_HCAT_REQUEST = 0 };
 enum { NGHTTP2_NV_FLAG_NONE = 0, NGHTTP2_NV_FLAG_NO_COPY_NAME = 2, NGHTTP2_NV_FLAG_NO_COPY_VALUE = 4 };
 enum { NGHTTP2_DATA_FLAG_EOF = 1, NGHTTP2_DATA_FLAG_NO_END_STREAM = 2 };
