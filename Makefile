@@ -18,7 +18,7 @@ help: ## This list
 
 setup: $(INSTALLED) $(TRITON_VENV)/.installed ## Make the virtual environments (once; TORCH=cuda for NVIDIA)
 
-NATIVE := $(wildcard services/modelyard/inference/lane/native/*.[ch])
+NATIVE := $(wildcard services/modelyard/http2/native/*.[ch] services/modelyard/inference/lane/native/*.[ch])
 
 $(INSTALLED): pyproject.toml hatch_build.py tools/install_torch.sh $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'

@@ -1,4 +1,4 @@
-"""Builds the native parts of the pod's lanes with the package; without a compiler the package comes without it.
+"""Builds the native parts with the package; without a compiler the package comes without it.
 
 The compiler is $CC, or cc, or that of the package `ziglang`, which the build asks for where there is no other.
 """
@@ -16,13 +16,15 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-NATIVE = Path("services/modelyard/inference/lane/native")
-LIBRARIES = {"libcrossing.so": "crossing.c", "libhttp2_server.so": "http2_server.c"}
+SOURCES = (
+    Path("services/modelyard/http2/native/http2_server.c"),
+    Path("services/modelyard/inference/lane/native/crossing.c"),
+)
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-pthread")
 
 
 class NativeBuild(BuildHookInterface[Any]):
-    """Compiles what is in `NATIVE` into libraries that lie beside their sources."""
+    """Compiles each of `SOURCES` into a library beside it, `libNAME.so`."""
 
     def dependencies(self) -> list[str]:
         """What the build needs of the package index."""
@@ -32,23 +34,27 @@ class NativeBuild(BuildHookInterface[Any]):
         """Called by hatchling before it collects the files."""
         if self.target_name != "wheel" or _is_windows_or_mac():
             return
-        folder = Path(self.root) / NATIVE
-        for library in LIBRARIES:
-            compile_library(folder, library)
-            build_data["artifacts"].append(f"/{NATIVE / library}")
+        for source in SOURCES:
+            compile_library(Path(self.root) / source)
+            build_data["artifacts"].append(f"/{library_of(source)}")
         build_data["pure_python"] = False
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{platform}"
 
 
-def compile_library(folder: Path, name: str) -> None:
-    """Compiles one of LIBRARIES in `folder`; raises CalledProcessError."""
-    library = folder / name
+def library_of(source: Path) -> Path:
+    """Where its library lies."""
+    return source.with_name(f"lib{source.stem}.so")
+
+
+def compile_library(source: Path) -> None:
+    """Compiles a file; raises CalledProcessError."""
+    library = library_of(source)
     compiler = _installed_compiler() or [sys.executable, "-m", "ziglang", "cc"]
     # Beside its place, then moved there: a program that runs with the old one keeps it.
     fresh = library.with_suffix(".new")
     subprocess.run(  # noqa: S603 - the compiler of whoever builds
-        [*compiler, *FLAGS, "-o", str(fresh), str(folder / LIBRARIES[name]), "-ldl"], check=True
+        [*compiler, *FLAGS, "-o", str(fresh), str(source), "-ldl"], check=True
     )
     fresh.replace(library)
 

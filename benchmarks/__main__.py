@@ -96,10 +96,10 @@ def run_soak(
 ) -> None:
     """Send millions of requests of which some are given up. Exit code 1 if one stays unanswered or memory grows."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    half = given_up / 2
+    half, most_ms = given_up / 2, max(least_ms, most_ms)
     plan = SoakPlan(
-        requests, in_flight, cancelled=half, expired=half, model=model, least_ms=least_ms, most_ms=max(least_ms, most_ms)
-    )
+        requests, in_flight, cancelled=half, expired=half, model=model, least_ms=least_ms, most_ms=most_ms
+    )  # fmt: skip
     try:
         outcome = soak(plan)
     except (SetUpFailed, StartFailed, WrongAnswer) as error:

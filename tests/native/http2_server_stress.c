@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <sys/resource.h>
 
-#include "../../services/modelyard/inference/lane/native/http2_server.c"
+#include "../../services/modelyard/http2/native/http2_server.c"
 #include "check.h"
 
 enum { CLIENTS = 10, OPEN_ASKS = 24, VANDALS = 3, LIMIT = 30 * 1000, HELD = 1 << 14, PIECE = 16 * 1024 };
@@ -1182,7 +1182,7 @@ int main(int count, char **arguments) {
   asking = callbacks_of(NULL, answer_header, answer_frame, answer_data, answer_ends);
   stand_behind(true);
   const int listeners[] = {listen_at("front"), listen_at("side")};
-  server = http2_open(listeners, 2, PATH, "behind", LIMIT, 1000);
+  server = http2_open(listeners, 2, PATH, "behind", LIMIT, 1000, false);
   CHECK(server);
   sound_only = true;
   pour(PATH);

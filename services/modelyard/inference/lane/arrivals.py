@@ -1,7 +1,7 @@
 """Calls as a native library hands them to the event loop, many at a time, and answers back.
 
 Two libraries do: `crossing` for calls that come to Envoy, `http2_server` for those that come to the pod's own server.
-Both tell the same events, `native/arrival.h`.
+Both tell the same events, `modelyard/http2/native/arrival.h`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from modelyard.http2.library import NativeLibrary
 from modelyard.inference.protocol.plain import PlainMessage
 
 from .frames import PREFIX_BYTES, Headers, announced_bytes
-
-NATIVE = Path(__file__).parent / "native"
-"""The libraries are built here when the package is installed (`hatch_build.py`); absent where they could not be."""
 
 _WHOLE, _COMING, _COMPLETE, _GONE, _TOGETHER = 1, 2, 3, 4, 5
 _EVENT = struct.Struct("=14Q")
 _SIZES = struct.Struct("=II")
 _REMEMBERED = 1_000
 _REMEMBERED_BYTES = 8 * 1024
-
-
-class OtherVersion(Exception):
-    """A library was built from another version of its source."""
 
 
 class ArrivingHeaders:
@@ -165,16 +159,12 @@ class Receiver(Protocol):
         """These were all that have come together."""
 
 
-class Arrivals:
+class Arrivals(NativeLibrary):
     """One library's calls. The base of what knows how to get at them."""
 
     def __init__(self, library: Path, prefix: str, version: int) -> None:
         """`prefix`: of the names of its functions. Raises OSError if it cannot be loaded, OtherVersion."""
-        self.native = ctypes.PyDLL(str(library))  # keeps the interpreter's lock: all of its functions are short
-        self._prefix = prefix
-        found = self.function("version", ctypes.c_int)()
-        if found != version:
-            raise OtherVersion(f"{library} has version {found}, expected {version}: install the package again")
+        super().__init__(library, prefix, version)
         self.answer = self.function("answer", None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
         self.refuse = self.function("refuse", None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
         self.drop = self.function("drop", None, ctypes.c_void_p)
@@ -185,12 +175,6 @@ class Arrivals:
         self._events = ctypes.c_void_p()
         self.events_at = ctypes.addressof(self._events)
         """Where a function of the library puts the address of its events."""
-
-    def function(self, name: str, result: type | None, *arguments: type) -> ctypes._NamedFuncPointer:
-        """One of the library's functions."""
-        function = self.native[f"{self._prefix}_{name}"]
-        function.restype, function.argtypes = result, arguments
-        return function
 
     def expect(self, max_message_bytes: int) -> None:
         """Has longer messages told as bodies. From now on calls are told of in the running event loop."""
@@ -226,7 +210,7 @@ class Arrivals:
 
     def _together(self, fields: tuple[int, ...], time: float) -> JointArrival:
         """What an event says of calls that came together."""
-        raise NotImplementedError(f"{self._prefix} hands over every call by itself")
+        raise NotImplementedError(f"{self.prefix} hands over every call by itself")
 
     def _call(self, fields: tuple[int, ...], time: float) -> ArrivingCall:
         string_at = ctypes.string_at

@@ -10,9 +10,10 @@ import asyncio
 import ctypes
 from pathlib import Path
 
-from .arrivals import NATIVE, Arrivals, Receiver
+from .arrivals import Arrivals, Receiver
 
-LIBRARY = NATIVE / "libcrossing.so"
+LIBRARY = Path(__file__).parent / "native/libcrossing.so"
+"""Built when the package is installed (`hatch_build.py`); absent where it could not be."""
 
 _VERSION = 2
 """native/crossing.c's."""

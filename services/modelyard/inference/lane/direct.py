@@ -14,26 +14,22 @@ from pathlib import Path
 from typing import TypeAlias
 
 from modelyard.core import serving
+from modelyard.http2 import library
+from modelyard.http2.listening import listen, real_address
 from modelyard.inference.application import Pod, build
 from modelyard.inference.settings import InferenceSettings
 
-from .arrivals import OtherVersion
 from .endings import METHOD
 from .express import ExpressLane
-from .http2_server import LIBRARY, Http2Server, Nghttp2Missing, find_nghttp2
-from .listening import listen, real_address
+from .http2_server import Http2Server
 from .requirements import LaneUnavailable
 
 
 def check_requirements() -> None:
     """Raises LaneUnavailable if the lane cannot run here; the text says what is missing."""
-    if not LIBRARY.is_file():
-        raise LaneUnavailable("the package was installed without a C compiler, and so without its native libraries")
     try:
-        find_nghttp2()
-    except Nghttp2Missing as error:
-        raise LaneUnavailable(f"{error} is not installed (Debian: libnghttp2-14)") from error
-    except (OSError, OtherVersion) as error:
+        library.check_requirements()
+    except library.Unavailable as error:
         raise LaneUnavailable(str(error)) from error
 
 

@@ -1,7 +1,7 @@
 """The pod's own HTTP/2 server, which runs in the event loop itself: no other thread, no other process.
 
-The C side, `native/http2_server.c`, reads and writes its connections with nghttp2 when the event loop tells it to. It
-hands over the calls of one path, and relays all others to a gRPC server behind it.
+The C side, `modelyard/http2/native/http2_server.c`, reads and writes its connections with nghttp2 when the event loop
+tells it to. It hands over the calls of one path, and relays all others to a gRPC server behind it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from contextvars import Context
 from pathlib import Path
 
-from .arrivals import NATIVE, JoiningArrivals, Receiver
+from modelyard.http2.library import LIBRARY, PREFIX, VERSION
 
-LIBRARY = NATIVE / "libhttp2_server.so"
+from .arrivals import JoiningArrivals, Receiver
 
-_VERSION = 4
-"""native/http2_server.c's."""
 _SILENCE_S = 30.0
 """Clients that were silent for so long are asked whether they are there; after as long again they are not."""
 _POLL_S = 0.01
@@ -26,33 +24,15 @@ _NOTICE_S = 0.1
 """What clients are given to hear that a connection will take no new streams: calls on their way are still taken."""
 
 
-class Nghttp2Missing(Exception):
-    """The library nghttp2 is not there, or lacks something; the text says what."""
-
-
-class _Library(JoiningArrivals):
-    """The library in this process."""
-
-    def __init__(self, library: Path) -> None:
-        super().__init__(library, "http2", _VERSION)
-        missing = self.function("load", ctypes.c_char_p)()
-        if missing is not None:
-            raise Nghttp2Missing(missing.decode())
-
-
-def find_nghttp2(library: Path = LIBRARY) -> None:
-    """Raises OSError if our library cannot be loaded, OtherVersion, or Nghttp2Missing."""
-    _Library(library)
-
-
-class Http2Server(_Library):
+class Http2Server(JoiningArrivals):
     """A server for listening sockets. Use it in one event loop."""
 
     def __init__(self, library: Path = LIBRARY) -> None:
-        """Raises as `find_nghttp2` does."""
-        super().__init__(library)
+        """Raises OSError if the library cannot be loaded, OtherVersion, Nghttp2Missing."""
+        super().__init__(library, PREFIX, VERSION)
+        self.find_nghttp2()
         text, size, server = ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p
-        self._open = self.function("open", server, ctypes.c_void_p, size, text, text, size, size)
+        self._open = self.function("open", server, ctypes.c_void_p, size, text, text, size, size, ctypes.c_int)
         self._descriptor = self.function("descriptor", ctypes.c_int, server)
         self._turn = self.function("turn", size, server, ctypes.c_void_p)
         self._send = self.function("send", None, server)
@@ -85,7 +65,7 @@ class Http2Server(_Library):
         self._receiver = receiver
         numbers = (ctypes.c_int * len(listeners))(*[listener.fileno() for listener in listeners])
         server = self._open(
-            numbers, len(listeners), path.encode(), behind.encode(), max_message_bytes, max_connections
+            numbers, len(listeners), path.encode(), behind.encode(), max_message_bytes, max_connections, 0
         )  # fmt: skip
         if not server:
             raise OSError(f"cannot serve on {len(listeners)} sockets with {behind} behind them")

@@ -16,7 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "arrival.h"
+#include "../../../http2/native/arrival.h"
 #include "envoy_abi.h"
 
 /* Says which crossing.c a library was built from: crossing.py refuses any other. */

@@ -1,4 +1,4 @@
-"""The sockets on which the direct lane listens."""
+"""The sockets on which the server listens."""
 
 from __future__ import annotations
 

@@ -10,23 +10,28 @@
  *
  * All functions are to be called by one thread. The `http2_...` functions are Python's.
  */
+#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "arrival.h"
 #include "nghttp2_abi.h"
 
-/* Says which http2_server.c a library was built from: http2_server.py refuses any other. */
-#define SERVER_VERSION 4
+/* Says which http2_server.c a library was built from: library.py refuses any other. */
+#define SERVER_VERSION 5
 
 enum { ANSWERS_MOST_HEADERS = 16 };
 enum { READ_SIZE = 256 * 1024 };
@@ -58,6 +63,7 @@ typedef struct server server_t;
 typedef struct connection connection_t;
 typedef struct stream stream_t;
 typedef struct together together_t;
+typedef struct pod pod_t;
 
 typedef enum {
   ARRIVING, /* its headers are not complete */
@@ -79,6 +85,14 @@ struct stream {
   bool received; /* the other side has ended its half of the stream */
   bool responded; /* of a relayed stream: it has the headers of its answer */
   bool informs;   /* of an onward stream: its last headers are no answer yet (1xx) */
+
+  /* At a door, of a stream that goes to a pod. */
+  bool to_pod;
+  bool kept;       /* all that has come of it stays in `relayed`, so that it can be sent again */
+  bool again;      /* its answer says that another server should be asked */
+  size_t position; /* of what is kept, so much has been sent */
+  size_t prepaid;  /* for so many bytes of `relayed` the other side's window has been opened already */
+  uint64_t arrived_us; /* of a client's stream, by the monotonic clock */
 
   uint64_t id; /* of a call: never used again, unlike the address */
   together_t *together; /* those of which Python was told as one */
@@ -115,6 +129,12 @@ struct connection {
   nghttp2_session *session;
   int fd;
   uint32_t watched; /* what epoll watches it for */
+  pod_t *pod;          /* whose current connection it is */
+  bool ready;          /* the server at its other end has sent its settings */
+  size_t stream_count; /* open ones */
+  char peer[INET6_ADDRSTRLEN]; /* a client's address, at a door; empty if it has none */
+  uint8_t greeting[PREFACE_SIZE]; /* at a door, while what has come may be HTTP/2 or not */
+  size_t greeting_size;
   uint8_t head[FRAME_HEAD_SIZE]; /* of a client's frame, as much as has come, while it is not complete */
   size_t head_size;
   size_t payload_left;  /* of the frame that is coming */
@@ -129,6 +149,15 @@ struct connection {
   bool asked;   /* whether it is alive */
 };
 
+/* A pod that a door sends calls to. */
+struct pod {
+  pod_t *after;
+  struct sockaddr_storage address;
+  socklen_t address_size;
+  connection_t *connection; /* for new streams; NULL if there is none */
+  bool wanted;
+};
+
 struct server {
   int epoll, listeners[MOST_LISTENERS];
   size_t listener_count;
@@ -141,7 +170,11 @@ struct server {
   char path[256]; /* of the calls for Python */
   size_t path_size;
   nghttp2_session_callbacks *callbacks;
-  nghttp2_option *option, *onward_option;
+  nghttp2_option *option, *onward_option, *pod_option;
+  bool is_door;
+  pod_t *pods;
+  uint8_t random[256]; /* for request ids */
+  size_t random_left;
   uint64_t last_id;
   stream_t **begun; /* calls whose headers have come in this turn, each owned */
   size_t begun_count, begun_room;
@@ -244,6 +277,7 @@ static stream_t *open_stream(connection_t *connection, int32_t number, kind_t ki
   stream->after = connection->streams;
   if (connection->streams) connection->streams->before = stream;
   connection->streams = stream;
+  connection->stream_count++;
   return stream;
 }
 
@@ -308,9 +342,19 @@ static bool join_another(server_t *server, const event_t *event, size_t contents
 
 static void begin_events(server_t *server) {
   for (size_t i = 0; i < server->event_count; i++)
-    if (server->events[i].kind == GONE) release(server->events[i].call);
+    if (server->events[i].kind == GONE || server->events[i].kind == STRANGER) release(server->events[i].call);
   server->taken = false;
   server->event_count = server->joinable_count = server->next_joinable = 0;
+}
+
+/* A place for another event. */
+static event_t *room_for_event(server_t *server) {
+  if (server->event_count == server->event_room) {
+    server->event_room = server->event_room ? 2 * server->event_room : 256;
+    server->events = realloc(server->events, server->event_room * sizeof(event_t));
+    must(server->events);
+  }
+  return &server->events[server->event_count++];
 }
 
 static void tell(stream_t *call, uint64_t kind) {
@@ -323,17 +367,12 @@ static void tell(stream_t *call, uint64_t kind) {
   size_t contents_at = kind == WHOLE ? find_plain(&event) : 0;
   bool is_joinable = contents_at && !event.id_size && event.body_size <= PREFIX_SIZE + server->body_limit;
   if (is_joinable && join_another(server, &event, contents_at)) return;
-  if (server->event_count == server->event_room) {
-    server->event_room = server->event_room ? 2 * server->event_room : 256;
-    server->events = realloc(server->events, server->event_room * sizeof(event_t));
-    must(server->events);
-  }
   if (is_joinable) {
     server->joinable[server->next_joinable] = (joinable_t){server->event_count, contents_at};
     server->next_joinable = (server->next_joinable + 1) % MOST_JOINABLE;
     if (server->joinable_count < MOST_JOINABLE) server->joinable_count++;
   }
-  server->events[server->event_count++] = event;
+  *room_for_event(server) = event;
 }
 
 static void submit(stream_t *call) {
@@ -342,6 +381,14 @@ static void submit(stream_t *call) {
 }
 
 /* ------------------------------------------------------------------------------------------------------ headers */
+
+static bool is(const uint8_t *bytes, size_t size, const char *text) {
+  return size == strlen(text) && memcmp(bytes, text, size) == 0;
+}
+
+static bool begins(const uint8_t *bytes, size_t size, const char *text) {
+  return size >= strlen(text) && memcmp(bytes, text, strlen(text)) == 0;
+}
 
 #define NAME_VALUE(name, value)                                                                            \
   {(uint8_t *)name, (uint8_t *)value, sizeof(name) - 1, sizeof(value) - 1,                                 \
@@ -379,8 +426,10 @@ static size_t count_packed(const buffer_t *packed) {
   return count;
 }
 
-static bool is(const uint8_t *bytes, size_t size, const char *text) {
-  return size == strlen(text) && memcmp(bytes, text, size) == 0;
+/* What only proxies say: a client that says it to a door is not believed. */
+static bool is_proxys(const uint8_t *name, size_t size) {
+  return begins(name, size, "x-envoy-") || begins(name, size, "x-forwarded-") || is(name, size, "x-real-ip") ||
+         is(name, size, "forwarded");
 }
 
 /* application/grpc, or that with + or ; and more. */
@@ -427,6 +476,11 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     return 0;
   }
   if (stream->kind == ONWARD && is(name, name_size, ":status")) stream->informs = value_size && value[0] == '1';
+  if (stream->kept && is(name, name_size, "grpc-status")) {
+    stream->again = is(value, value_size, "14") || is(value, value_size, "1");
+  }
+  if (stream->to_pod && is(name, name_size, "x-request-id")) return 0; /* the door's is said */
+  if (server->is_door && stream->kind == ARRIVING && is_proxys(name, name_size)) return 0;
   if (stream->kind == ARRIVING) {
     if (pseudo && is(name, name_size, ":path")) {
       stream->is_infer = value_size == server->path_size && memcmp(value, server->path, value_size) == 0;
@@ -446,19 +500,21 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 
 static size_t announced(const stream_t *call) { return announced_size(call->body.bytes, call->body.end); }
 
+/* Makes room for a body that has `needed` bytes and announces so many. */
+static void grow(buffer_t *body, size_t needed, size_t announced) {
+  if (needed <= body->room) return;
+  body->room = room_for_body(needed, announced);
+  body->bytes = realloc(body->bytes, body->room);
+  must(body->bytes);
+}
+
 /* Keeps a part of the body, but never more than one byte above what a call may have: enough to see that it is more. */
 static void keep_body(stream_t *call, const uint8_t *bytes, size_t size) {
   if (call->whole) return;
   size_t limit = call->connection->server->body_limit;
   size_t most = PREFIX_SIZE + limit + 1 - call->body.end;
   if (size > most) size = most;
-  size_t needed = call->body.end + size;
-  if (needed > call->body.room) {
-    size_t room = room_for_body(needed, announced(call));
-    call->body.bytes = realloc(call->body.bytes, room);
-    must(call->body.bytes);
-    call->body.room = room;
-  }
+  grow(&call->body, call->body.end + size, announced(call));
   append(&call->body, bytes, size);
   if (announced(call) > limit || call->body.end > PREFIX_SIZE + limit) submit(call);
 }
@@ -488,24 +544,39 @@ static const nghttp2_nv UNAVAILABLE[] = {
 /* ------------------------------------------------------------------------------------------------------- relays */
 
 static connection_t *connect_onward(server_t *server);
+static void send_again(stream_t *stream);
+
+/* From now on, what has been sent of a stream's body is forgotten. */
+static void keep_no_more(stream_t *onward) {
+  if (!onward->kept) return;
+  onward->kept = false;
+  onward->relayed.at = onward->position;
+  onward->prepaid = size_of(&onward->relayed);
+}
+
+/* Of what has come for a stream, so much has been sent already. */
+static size_t *position_of(stream_t *stream) { return stream->kept ? &stream->position : &stream->relayed.at; }
 
 static ssize_t read_relayed(nghttp2_session *session, int32_t number, uint8_t *to, size_t room, uint32_t *flags,
                             nghttp2_data_source *source, void *data) {
   (void)data;
   stream_t *stream = source->ptr;
   buffer_t *relayed = &stream->relayed;
-  size_t size = size_of(relayed) < room ? size_of(relayed) : room;
+  size_t *at = position_of(stream);
+  size_t size = relayed->end - *at < room ? relayed->end - *at : room;
   if (size == 0 && !stream->ended) {
     stream->waits = true;
     return NGHTTP2_ERR_DEFERRED;
   }
-  if (size) memcpy(to, relayed->bytes + relayed->at, size);
-  relayed->at += size;
-  if (size && stream->peer != NULL) {
-    nghttp2.session_consume_stream(stream->peer->connection->session, stream->peer->number, size);
+  if (size) memcpy(to, relayed->bytes + *at, size);
+  *at += size;
+  size_t paid = size < stream->prepaid ? size : stream->prepaid;
+  stream->prepaid -= paid;
+  if (size > paid && stream->peer != NULL && !stream->kept) {
+    nghttp2.session_consume_stream(stream->peer->connection->session, stream->peer->number, size - paid);
     touch(stream->peer->connection);
   }
-  if (stream->ended && relayed->at == relayed->end) {
+  if (stream->ended && *at == relayed->end) {
     *flags |= NGHTTP2_DATA_FLAG_EOF;
     size_t count = count_packed(&stream->trailers);
     if (count) {
@@ -529,51 +600,174 @@ static void pass_on(stream_t *stream) {
   touch(stream->connection);
 }
 
-static void add(nghttp2_nv *headers, size_t *count, const char *name, const buffer_t *value) {
-  if (value->bytes == NULL) return;
+/* A header that differs from call to call is not put into the table of those that are compressed. */
+static void add(nghttp2_nv *headers, size_t *count, const char *name, const char *value, size_t size) {
   headers[(*count)++] =
-      (nghttp2_nv){(uint8_t *)name, (uint8_t *)value->bytes, strlen(name), value->end, NGHTTP2_NV_FLAG_NONE};
+      (nghttp2_nv){(uint8_t *)name, (uint8_t *)value, strlen(name), size, NGHTTP2_NV_FLAG_NO_INDEX};
 }
 
 static nghttp2_nv *all_headers(const stream_t *stream, size_t *count) {
-  size_t most = count_packed(&stream->pseudo) + count_packed(&stream->headers) + 2;
+  size_t most = count_packed(&stream->pseudo) + count_packed(&stream->headers) + 3;
   nghttp2_nv *headers = calloc(most, sizeof *headers);
   must(headers);
   *count = unpack(stream->pseudo.bytes, stream->pseudo.end, headers, 0, most);
   *count = unpack(stream->headers.bytes, stream->headers.end, headers, *count, most);
-  add(headers, count, "grpc-timeout", &stream->timeout);
-  add(headers, count, "x-request-id", &stream->request_id);
+  const buffer_t *timeout = &stream->timeout, *request_id = &stream->request_id;
+  if (timeout->bytes != NULL) add(headers, count, "grpc-timeout", timeout->bytes, timeout->end);
+  if (request_id->bytes != NULL) add(headers, count, "x-request-id", request_id->bytes, request_id->end);
+  const char *peer = stream->connection->peer;
+  if (*peer) add(headers, count, "x-forwarded-for", peer, strlen(peer));
   return headers;
 }
 
-/* A client's stream that is not for Python. `end`: it has no body. */
-static void relay(stream_t *stream, bool end) {
+/* Has no more streams begun on a connection to another server. */
+static void take_no_more(connection_t *onward) {
+  if (onward == onward->server->onward) onward->server->onward = NULL;
+  if (onward->pod != NULL) onward->pod->connection = NULL;
+  onward->pod = NULL;
+}
+
+/* Begins a client's stream at another server, with so much of its body. Whether it could be. */
+static bool forward(stream_t *stream, connection_t *onward, buffer_t body, bool kept) {
+  stream_t *peer = open_stream(onward, 0, ONWARD);
+  bool has_body = body.end || !stream->received;
+  nghttp2_data_provider provider = {{.ptr = peer}, read_relayed};
+  size_t count;
+  nghttp2_nv *headers = all_headers(stream, &count);
+  peer->number = nghttp2.submit_request(onward->session, NULL, headers, count, has_body ? &provider : NULL, peer);
+  free(headers);
+  touch(onward);
+  if (peer->number >= 0) {
+    peer->relayed = body;
+    peer->prepaid = body.end;
+    peer->kept = peer->to_pod = kept;
+    peer->ended = stream->received;
+    peer->peer = stream;
+    stream->peer = peer;
+    return true;
+  }
+  onward->streams = peer->after; /* it was the first */
+  if (peer->after) peer->after->before = NULL;
+  onward->stream_count--;
+  release(peer);
+  take_no_more(onward); /* it has no more numbers for streams */
+  nghttp2.submit_goaway(onward->session, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR, NULL, 0);
+  return false;
+}
+
+/* Begins a client's stream at the server behind; says UNAVAILABLE where that is not there. */
+static void forward_behind(stream_t *stream, buffer_t body) {
   server_t *server = stream->connection->server;
-  stream->kind = RELAYED;
   if (server->onward != NULL && server->onward->broken) server->onward = NULL; /* it is closed behind this turn */
   connection_t *onward = server->onward != NULL ? server->onward : connect_onward(server);
-  if (onward != NULL && nghttp2.session_get_outbound_queue_size(onward->session) < MOST_WAITING_FRAMES) {
-    stream_t *peer = open_stream(onward, 0, ONWARD);
-    nghttp2_data_provider body = {{.ptr = peer}, read_relayed};
-    size_t count;
-    nghttp2_nv *headers = all_headers(stream, &count);
-    peer->number = nghttp2.submit_request(onward->session, NULL, headers, count, end ? NULL : &body, peer);
-    free(headers);
-    if (peer->number >= 0) {
-      stream->peer = peer;
-      peer->peer = stream;
-      peer->ended = end;
-      touch(onward);
-      return;
-    }
-    onward->streams = peer->after; /* it was the first */
-    if (peer->after) peer->after->before = NULL;
-    release(peer);
-    server->onward = NULL; /* it has no more numbers for streams, and ends with its last one */
-    nghttp2.submit_goaway(onward->session, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR, NULL, 0);
-    touch(onward);
-  }
+  if (onward != NULL && nghttp2.session_get_outbound_queue_size(onward->session) < MOST_WAITING_FRAMES &&
+      forward(stream, onward, body, false))
+    return;
+  discard(&body);
   nghttp2.submit_response(stream->connection->session, stream->number, UNAVAILABLE, 4, NULL);
+  touch(stream->connection);
+}
+
+/* A client's stream whose headers have come and that is not for Python. */
+static void relay(stream_t *stream) {
+  stream->kind = RELAYED;
+  forward_behind(stream, (buffer_t){0});
+}
+
+/* ------------------------------------------------------------------------------------------------------ a door */
+
+/* Whatever fails at a pod before its answer has begun is sent to the server behind, which has the patience to find
+ * another one: so this side needs to know nothing of health, pauses and retries. */
+
+static uint64_t now_us(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000 * 1000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* Names a call whose client has not: a random UUID. */
+static void make_request_id(server_t *server, buffer_t *to) {
+  enum { SIZE = 16, TEXT = 36 };
+  if (server->random_left < SIZE) {
+    if (getrandom(server->random, sizeof server->random, 0) != (ssize_t)sizeof server->random) abort();
+    server->random_left = sizeof server->random;
+  }
+  uint8_t *bytes = server->random + (server->random_left -= SIZE);
+  bytes[6] = (bytes[6] & 0x0f) | 0x40; /* RFC 9562: version 4 */
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  char *text = room_for(to, TEXT);
+  static const char digits[] = "0123456789abcdef";
+  for (size_t i = 0; i < SIZE; i++) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) *text++ = '-';
+    *text++ = digits[bytes[i] >> 4];
+    *text++ = digits[bytes[i] & 0x0f];
+  }
+  to->end += TEXT;
+}
+
+/* Begins a call at the pod that has the fewest. Whether there is one. */
+static bool relay_to_pod(stream_t *stream) {
+  server_t *server = stream->connection->server;
+  connection_t *found = NULL;
+  for (pod_t *pod = server->pods; pod != NULL; pod = pod->after) {
+    connection_t *connection = pod->connection;
+    if (connection == NULL || !connection->ready || connection->broken) continue;
+    if (nghttp2.session_get_outbound_queue_size(connection->session) >= MOST_WAITING_FRAMES) continue;
+    if (found == NULL || connection->stream_count < found->stream_count) found = connection;
+  }
+  if (found == NULL) return false;
+  if (stream->request_id.bytes == NULL) make_request_id(server, &stream->request_id);
+  stream->arrived_us = now_us();
+  stream->kind = RELAYED;
+  return forward(stream, found, (buffer_t){0}, true);
+}
+
+/* Keeps a part of a body that goes to a pod. What is more than a body may have is not kept. */
+static void keep_relayed(stream_t *onward, const uint8_t *bytes, size_t size) {
+  buffer_t *relayed = &onward->relayed;
+  grow(relayed, relayed->end + size, announced_size(relayed->bytes, relayed->end));
+  append(relayed, bytes, size);
+  if (relayed->end > PREFIX_SIZE + onward->connection->server->body_limit) keep_no_more(onward);
+}
+
+/* Has a call's timeout say what is left of it. See gRPC's "HTTP/2 protocol" on Timeout. */
+static void shorten_timeout(stream_t *stream) {
+  enum { MOST_DIGITS = 8 };
+  static const struct { char name; double us; } units[] = {
+      {'H', 3600e6}, {'M', 60e6}, {'S', 1e6}, {'m', 1e3}, {'u', 1}, {'n', 1e-3}};
+  buffer_t *timeout = &stream->timeout;
+  if (timeout->bytes == NULL || timeout->end < 2 || timeout->end > MOST_DIGITS + 1) return; /* nonsense stays that */
+  char text[24] = {0}, *unit;
+  memcpy(text, timeout->bytes, timeout->end);
+  double left = (double)strtoull(text, &unit, 10);
+  for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+    if (*unit != units[i].name) continue;
+    left = left * units[i].us - (double)(now_us() - stream->arrived_us);
+    if (left < 0) left = 0;
+    bool is_long = left >= 1e8; /* us: no more than eight digits */
+    bool is_very_long = left >= 1e11;
+    int size = snprintf(text, sizeof text, "%.0f%c", is_very_long ? left / 1e6 : is_long ? left / 1e3 : left,
+                        is_very_long ? 'S' : is_long ? 'm' : 'u');
+    timeout->at = timeout->end = 0;
+    append(timeout, text, (size_t)size);
+    return;
+  }
+}
+
+/* Sends a call that a pod has not answered to the server behind. */
+static void send_again(stream_t *stream) {
+  stream_t *lost = stream->peer;
+  buffer_t body = lost->relayed;
+  body.at = 0;
+  stream->peer = lost->peer = NULL;
+  lost->relayed = (buffer_t){0};
+  lost->kept = lost->ended = false;
+  if (lost->connection != NULL) {
+    nghttp2.submit_rst_stream(lost->connection->session, NGHTTP2_FLAG_NONE, lost->number, NGHTTP2_CANCEL);
+    touch(lost->connection);
+  }
+  shorten_timeout(stream);
+  forward_behind(stream, body);
 }
 
 /* Headers of an answer, or its trailers, have come from the other server. What it says before its answer (1xx) is not
@@ -581,10 +775,18 @@ static void relay(stream_t *stream, bool end) {
 static void relay_back(stream_t *onward, bool end) {
   stream_t *stream = onward->peer;
   if (stream == NULL || onward->informs) return;
+  if (onward->kept && onward->again && end) {
+    send_again(stream);
+    return;
+  }
   if (!stream->responded) {
     stream->responded = true;
+    keep_no_more(onward);
     size_t count;
     nghttp2_nv *headers = all_headers(onward, &count);
+    if (stream->connection->server->is_door && onward->to_pod) {
+      add(headers, &count, "x-request-id", stream->request_id.bytes, stream->request_id.end);
+    }
     nghttp2_data_provider body = {{.ptr = stream}, read_relayed};
     nghttp2.submit_response(stream->connection->session, stream->number, headers, count, end ? NULL : &body);
     free(headers);
@@ -600,20 +802,21 @@ static void relay_back(stream_t *onward, bool end) {
 
 static int on_frame_received(nghttp2_session *session, const nghttp2_frame *frame, void *data) {
   connection_t *connection = data;
-  if (frame->hd.type == NGHTTP2_GOAWAY && connection == connection->server->onward) {
-    connection->server->onward = NULL; /* it takes no new streams, and ends with its last one */
-  }
+  if (frame->hd.type == NGHTTP2_GOAWAY) take_no_more(connection); /* it ends with its last stream */
+  if (frame->hd.type == NGHTTP2_SETTINGS && !(frame->hd.flags & NGHTTP2_FLAG_ACK)) connection->ready = true;
   if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
   stream_t *stream = nghttp2.session_get_stream_user_data(session, frame->hd.stream_id);
   if (stream == NULL) return 0;
   bool end = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
   stream->received |= end;
   if (stream->kind == ARRIVING && frame->hd.type == NGHTTP2_HEADERS) {
-    if (!(stream->is_infer && stream->is_grpc && stream->takes_trailers)) {
-      relay(stream, end);
+    server_t *server = connection->server;
+    bool is_special = stream->is_infer && stream->is_grpc && stream->takes_trailers;
+    if (server->is_door && is_special && relay_to_pod(stream)) return 0;
+    if (server->is_door || !is_special) {
+      relay(stream);
       return 0;
     }
-    server_t *server = connection->server;
     stream->kind = CALL;
     stream->id = ++server->last_id;
     if (!end && stream->timeout.bytes != NULL) {
@@ -645,9 +848,12 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t number, cons
   nghttp2.session_consume_connection(session, size);
   stream_t *stream = nghttp2.session_get_stream_user_data(session, number);
   if (stream != NULL && (stream->kind == RELAYED || stream->kind == ONWARD) && stream->peer != NULL) {
-    append(&stream->peer->relayed, bytes, size);
     pass_on(stream->peer);
-    return 0;
+    if (!stream->peer->kept) {
+      append(&stream->peer->relayed, bytes, size);
+      return 0; /* the stream's window is opened when this is sent */
+    }
+    keep_relayed(stream->peer, bytes, size);
   }
   if (stream != NULL && stream->kind == CALL) keep_body(stream, bytes, size);
   nghttp2.session_consume_stream(session, number, size);
@@ -675,9 +881,12 @@ static void close_stream(stream_t *stream, uint32_t code) {
   }
   if (stream->after) stream->after->before = stream->before;
   if (stream->kind == CALL && stream->told && !stream->answer.bytes) tell(stream, GONE);
+  connection->stream_count--;
   stream_t *peer = stream->peer;
   stream->connection = NULL;
-  if (peer != NULL) {
+  if (peer != NULL && stream->kept) {
+    send_again(peer);
+  } else if (peer != NULL) {
     peer->peer = NULL;
     /* An answer that has come as a whole is still sent; everything else ends here as it has ended there. */
     bool is_answered = stream->kind == ONWARD && peer->ended;
@@ -722,7 +931,7 @@ static connection_t **list_of(const connection_t *connection) {
   return connection->is_onward ? &connection->server->onwards : &connection->server->clients;
 }
 
-static connection_t *open_connection(server_t *server, int fd, bool onward) {
+static connection_t *open_connection(server_t *server, int fd, bool onward, pod_t *pod) {
   connection_t *connection = calloc(1, sizeof *connection);
   must(connection);
   connection->server = server;
@@ -734,8 +943,10 @@ static connection_t *open_connection(server_t *server, int fd, bool onward) {
   connection->after = *list;
   if (*list) (*list)->before = connection;
   *list = connection;
-  int made = onward ? nghttp2.session_client_new2(&connection->session, server->callbacks, connection, server->onward_option)
-                    : nghttp2.session_server_new2(&connection->session, server->callbacks, connection, server->option);
+  connection->pod = pod;
+  nghttp2_option *option = pod ? server->pod_option : onward ? server->onward_option : server->option;
+  int made = onward ? nghttp2.session_client_new2(&connection->session, server->callbacks, connection, option)
+                    : nghttp2.session_server_new2(&connection->session, server->callbacks, connection, option);
   if (made != 0) abort(); /* without memory */
   nghttp2_settings_entry settings[] = {
       {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW},
@@ -752,15 +963,17 @@ static void close_connection(connection_t *connection) {
   server_t *server = connection->server;
   connection->broken = true;
   /* Closing alone would leave it in epoll's set while a process that has been forked meanwhile has it open too. */
-  epoll_ctl(server->epoll, EPOLL_CTL_DEL, connection->fd, NULL);
-  close(connection->fd);
+  if (connection->fd >= 0) {
+    epoll_ctl(server->epoll, EPOLL_CTL_DEL, connection->fd, NULL);
+    close(connection->fd);
+  }
   if (connection->before) {
     connection->before->after = connection->after;
   } else {
     *list_of(connection) = connection->after;
   }
   if (connection->after) connection->after->before = connection->before;
-  if (connection == server->onward) server->onward = NULL;
+  take_no_more(connection);
   if (!connection->is_onward) server->client_count--;
   if (!server->draining) listen_again(server, true); /* if it could not be for want of descriptors */
   while (connection->streams != NULL) close_stream(connection->streams, NGHTTP2_CANCEL);
@@ -778,13 +991,73 @@ static connection_t *connect_onward(server_t *server) {
     close(fd);
     return NULL;
   }
-  server->onward = open_connection(server, fd, true);
+  server->onward = open_connection(server, fd, true, NULL);
   return server->onward;
+}
+
+/* Connects to a pod. Whether it has succeeded shows later. */
+static void connect_to_pod(server_t *server, pod_t *pod) {
+  enum { SILENT_S = 10, BETWEEN_S = 5, UNANSWERED_MS = 20 * 1000 };
+  int fd = socket(pod->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return;
+  /* A machine that vanishes says nothing. Without effect on a Unix socket. */
+  const int on = 1, silent = SILENT_S, between = BETWEEN_S, unanswered = UNANSWERED_MS;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &silent, sizeof silent);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof between);
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered, sizeof unanswered);
+  if (connect(fd, (struct sockaddr *)&pod->address, pod->address_size) != 0 && errno != EINPROGRESS) {
+    close(fd);
+    return;
+  }
+  pod->connection = open_connection(server, fd, true, pod);
+}
+
+/* Reads `unix:PATH`, `IPV4:PORT` or `[IPV6]:PORT`. Whether it is one of them. */
+static bool read_address(const char *text, pod_t *pod) {
+  static const char path[] = "unix:";
+  memset(&pod->address, 0, sizeof pod->address);
+  if (strncmp(text, path, strlen(path)) == 0) {
+    struct sockaddr_un *address = (struct sockaddr_un *)&pod->address;
+    text += strlen(path);
+    if (strlen(text) >= sizeof address->sun_path) return false;
+    address->sun_family = AF_UNIX;
+    strcpy(address->sun_path, text);
+    pod->address_size = sizeof *address;
+    return true;
+  }
+  char host[INET6_ADDRSTRLEN + 2];
+  const char *port = strrchr(text, ':');
+  size_t size = port == NULL ? 0 : (size_t)(port - text);
+  if (size && text[0] == '[' && port[-1] == ']') text++, size -= 2;
+  if (size == 0 || size >= sizeof host) return false;
+  memcpy(host, text, size);
+  host[size] = 0;
+  struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *found;
+  if (getaddrinfo(host, port + 1, &hints, &found) != 0) return false;
+  memcpy(&pod->address, found->ai_addr, found->ai_addrlen);
+  pod->address_size = found->ai_addrlen;
+  freeaddrinfo(found);
+  return true;
+}
+
+/* Keeps a client's address as text; that of IPv4 as such, even if the listener is one for IPv6. */
+static void note_peer(connection_t *client, const struct sockaddr_storage *address) {
+  const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)address;
+  const void *four = &((const struct sockaddr_in *)address)->sin_addr;
+  bool is_six = address->ss_family == AF_INET6;
+  if (is_six && IN6_IS_ADDR_V4MAPPED(&six->sin6_addr)) is_six = false, four = six->sin6_addr.s6_addr + 12;
+  if (!is_six && address->ss_family == AF_UNIX) return;
+  inet_ntop(is_six ? AF_INET6 : AF_INET, is_six ? (const void *)&six->sin6_addr : four, client->peer,
+            sizeof client->peer);
 }
 
 static void accept_clients(server_t *server, int listener) {
   for (int i = 0; i < EVENTS_PER_TURN; i++) {
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    struct sockaddr_storage from = {.ss_family = AF_UNIX};
+    socklen_t size = sizeof from;
+    int fd = accept4(listener, (struct sockaddr *)&from, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
       /* Without a descriptor for it the connection stays in the kernel's queue, until another one is closed. */
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) listen_again(server, false);
@@ -796,7 +1069,8 @@ static void accept_clients(server_t *server, int listener) {
     }
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* without effect on a Unix socket */
-    open_connection(server, fd, false);
+    connection_t *client = open_connection(server, fd, false, NULL);
+    if (server->is_door) note_peer(client, &from);
     server->client_count++;
   }
 }
@@ -856,6 +1130,43 @@ static void feed_frames(connection_t *connection, const uint8_t *bytes, size_t s
   feed(connection, bytes, (size_t)(at - bytes));
 }
 
+static const char PREFACE[PREFACE_SIZE + 1] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"; /* RFC 9113, 3.4 */
+
+/* At a door: whether it is not known yet that a client speaks HTTP/2. */
+static bool is_unknown(const connection_t *connection) {
+  return connection->server->is_door && !connection->is_onward && connection->greeting_size < PREFACE_SIZE;
+}
+
+/* Hands a client that does not speak HTTP/2 to Python, with what has come of it. */
+static void estrange(connection_t *connection, const uint8_t *bytes, size_t size) {
+  stream_t *told = calloc(1, sizeof *told); /* owns the bytes, until the events are done with */
+  must(told);
+  told->owners = 1;
+  append(&told->body, connection->greeting, connection->greeting_size);
+  append(&told->body, bytes, size);
+  server_t *server = connection->server;
+  epoll_ctl(server->epoll, EPOLL_CTL_DEL, connection->fd, NULL);
+  if (server->taken) begin_events(server);
+  *room_for_event(server) = (event_t){
+      .kind = STRANGER, .id = (uint64_t)connection->fd, .call = told,
+      .body = told->body.bytes, .body_size = told->body.end};
+  connection->fd = -1;
+  connection->broken = true;
+}
+
+/* Takes the first bytes of a client at a door. */
+static void greet(connection_t *connection, const uint8_t *bytes, size_t size) {
+  size_t missing = PREFACE_SIZE - connection->greeting_size, part = missing < size ? missing : size;
+  memcpy(connection->greeting + connection->greeting_size, bytes, part);
+  connection->greeting_size += part;
+  if (memcmp(connection->greeting, PREFACE, connection->greeting_size) != 0) {
+    estrange(connection, bytes + part, size - part);
+  } else if (part == missing) {
+    feed_frames(connection, connection->greeting, PREFACE_SIZE);
+    feed_frames(connection, bytes + part, size - part);
+  }
+}
+
 static void read_from(connection_t *connection) {
   server_t *server = connection->server;
   for (int i = 0; i < READS_PER_TURN && !connection->broken; i++) {
@@ -869,7 +1180,9 @@ static void read_from(connection_t *connection) {
     }
     connection->heard = true;
     connection->asked = false;
-    if (connection->is_onward) {
+    if (is_unknown(connection)) {
+      greet(connection, server->in, (size_t)size);
+    } else if (connection->is_onward) {
       feed(connection, server->in, (size_t)size);
     } else {
       feed_frames(connection, server->in, (size_t)size);
@@ -885,6 +1198,7 @@ static void read_from(connection_t *connection) {
 
 /* Sends what there is; closes the connection if it is at its end. */
 static void write_to(connection_t *connection) {
+  if (is_unknown(connection) && !connection->broken) return;
   buffer_t *unsent = &connection->unsent;
   while (!connection->broken) {
     while (size_of(unsent) < WRITE_SIZE) {
@@ -929,13 +1243,15 @@ const char *http2_load(void) {
 }
 
 /* Serves listening sockets, whose owner stays the caller. `path`: of the calls for Python. `behind`: the Unix socket
- * of the server for all others. `limit`: the most bytes of a message. NULL with errno if it cannot be. */
+ * of the server for all others. `limit`: the most bytes of a message. `is_door`: calls of that path go to pods instead
+ * of Python, see `http2_set_pods`. NULL with errno if it cannot be. */
 server_t *http2_open(const int *listeners, size_t listener_count, const char *path, const char *behind, size_t limit,
-                     size_t most_clients) {
+                     size_t most_clients, int is_door) {
   server_t *server = calloc(1, sizeof *server);
   must(server);
   server->body_limit = limit;
   server->most_clients = most_clients;
+  server->is_door = is_door;
   server->path_size = strlen(path);
   server->behind.sun_family = AF_UNIX;
   server->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -950,7 +1266,7 @@ server_t *http2_open(const int *listeners, size_t listener_count, const char *pa
   memcpy(server->path, path, server->path_size);
   strcpy(server->behind.sun_path, behind);
   if (nghttp2.session_callbacks_new(&server->callbacks) != 0 || nghttp2.option_new(&server->option) != 0 ||
-      nghttp2.option_new(&server->onward_option) != 0)
+      nghttp2.option_new(&server->onward_option) != 0 || nghttp2.option_new(&server->pod_option) != 0)
     abort();
   nghttp2.session_callbacks_set_on_begin_headers_callback(server->callbacks, on_begin_headers);
   nghttp2.session_callbacks_set_on_header_callback(server->callbacks, on_header);
@@ -965,13 +1281,18 @@ server_t *http2_open(const int *listeners, size_t listener_count, const char *pa
   /* gRPC remembers with an entry of this table that a header made no sense, and holds that against every later call
    * that refers to the entry: one caller's nonsense would fail all others. */
   nghttp2.option_set_max_deflate_dynamic_table_size(server->onward_option, 0);
+  nghttp2.option_set_no_auto_window_update(server->pod_option, 1);
+  nghttp2.option_set_no_closed_streams(server->pod_option, 1);
   nghttp2.option_set_no_closed_streams(server->option, 1);
   /* nghttp2 ends a connection on which many calls are cancelled. Here that would be the door's connection, with
-   * everybody's calls on it. The door itself keeps this defence against its own callers. */
+   * everybody's calls on it. The door keeps that defence against its own callers, with a rate that none has who means
+ * well. */
+  enum { RESETS_AT_ONCE = 10 * 1000, RESETS_PER_SECOND = 1000 };
   nghttp2_option_set_stream_reset_rate_limit set_rate =
       (nghttp2_option_set_stream_reset_rate_limit)dlsym(dlopen(NGHTTP2_LIBRARY, RTLD_NOW | RTLD_NOLOAD),
                                                         "nghttp2_option_set_stream_reset_rate_limit");
-  if (set_rate != NULL) set_rate(server->option, UINT64_MAX / 2, UINT64_MAX / 2);
+  if (set_rate != NULL && is_door) set_rate(server->option, RESETS_AT_ONCE, RESETS_PER_SECOND);
+  if (set_rate != NULL && !is_door) set_rate(server->option, UINT64_MAX / 2, UINT64_MAX / 2);
   listen_again(server, true);
   return server;
 }
@@ -987,6 +1308,45 @@ static void write_all(server_t *server) {
     connection->touched = false;
     write_to(connection);
   }
+}
+
+/* Has a door send calls to these pods and no others. Call it now and then: it connects to those to which there is no
+ * connection, or none any more. Answers how many have one. */
+size_t http2_set_pods(server_t *server, const char *const *addresses, size_t count) {
+  size_t ready = 0;
+  for (pod_t *pod = server->pods; pod != NULL; pod = pod->after) pod->wanted = false;
+  for (size_t i = 0; i < count; i++) {
+    pod_t wanted = {.wanted = true}, *pod = server->pods;
+    if (!read_address(addresses[i], &wanted)) continue;
+    while (pod != NULL && memcmp(&pod->address, &wanted.address, sizeof wanted.address) != 0) pod = pod->after;
+    if (pod == NULL) {
+      pod = malloc(sizeof *pod);
+      must(pod);
+      *pod = wanted;
+      pod->after = server->pods;
+      server->pods = pod;
+    }
+    pod->wanted = true;
+    if (pod->connection == NULL) connect_to_pod(server, pod);
+    ready += pod->connection != NULL && pod->connection->ready;
+  }
+  for (pod_t **at = &server->pods; *at != NULL;) {
+    pod_t *pod = *at;
+    if (pod->wanted) {
+      at = &pod->after;
+      continue;
+    }
+    connection_t *connection = pod->connection;
+    if (connection != NULL) { /* it ends with its last stream */
+      take_no_more(connection);
+      nghttp2.submit_goaway(connection->session, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR, NULL, 0);
+      touch(connection);
+    }
+    *at = pod->after;
+    free(pod);
+  }
+  write_all(server);
+  return ready;
 }
 
 static size_t take(server_t *server, const event_t **events) {
@@ -1163,10 +1523,11 @@ void http2_refuse(stream_t *call, const char *packed, size_t size) {
 /* Is through with a call without an answer: nobody waits for one. */
 void http2_drop(stream_t *call) { release(call); }
 
-/* Takes no new connections, and tells all clients that this one will soon take no new streams. */
+/* Tells all clients that their connections will soon take no new streams. A pod takes no new connections; a door does,
+ * whose address may be the only one. */
 void http2_drain(server_t *server) {
-  server->draining = true;
-  listen_again(server, false);
+  server->draining = !server->is_door;
+  if (server->draining) listen_again(server, false);
   for (connection_t *connection = server->clients; connection != NULL; connection = connection->after) {
     nghttp2.submit_shutdown_notice(connection->session);
     touch(connection);
@@ -1196,11 +1557,13 @@ void http2_close(server_t *server) {
   server->draining = true;
   while (server->clients != NULL) close_connection(server->clients);
   while (server->onwards != NULL) close_connection(server->onwards);
+  http2_set_pods(server, NULL, 0);
   begin_events(server);
   close(server->epoll);
   nghttp2.session_callbacks_del(server->callbacks);
   nghttp2.option_del(server->option);
   nghttp2.option_del(server->onward_option);
+  nghttp2.option_del(server->pod_option);
   free(server->begun);
   free(server->events);
   free(server);

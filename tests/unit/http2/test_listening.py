@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.inference.lane.listening import listen, real_address
+from modelyard.http2.listening import listen, real_address
 
 NOT_HERE = ("203.0.113.7", "198.51.100.7")  # addresses for documents (RFC 5737), which no machine should have
 

@@ -17,6 +17,8 @@ enum {
   TOGETHER = 5, /* several whole calls that differ in nothing but their request ids and in what their one input holds.
                    Then `body` is that of the first of them, `request_id` what the inputs of all of them hold, one
                    behind the other, and `id_size` how many they are */
+  STRANGER = 6, /* at a door: a connection that does not begin with HTTP/2's preface. `id` is its descriptor, now the
+                   receiver's, `body` what has been read of it */
 };
 
 /* As Python reads it: all fields have eight bytes. */
