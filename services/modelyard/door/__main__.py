@@ -8,21 +8,22 @@ python -m modelyard.door --validate # have Envoy check the configuration and exi
 from __future__ import annotations
 
 import argparse
-import asyncio
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import uvloop
 from pydantic import ValidationError
 
 from modelyard.envoy.http import render
 from modelyard.envoy.process import Admin, EnvoyMissing, EnvoyProcess, StopSignals, command_line, find_envoy
+from modelyard.http2.listening import listen
 
 from .config import bootstrap
-from .listener import NAME
+from .direct import DirectLane, LaneUnavailable, takes_direct_lane
+from .listener import NAME, Sockets
 from .settings import DoorSettings
 
 USAGE_ERROR = 2
@@ -39,12 +40,15 @@ def main() -> int:
     try:
         settings = DoorSettings()
         binary = None if arguments.print else find_envoy(settings.envoy_binary)
-    except (ValidationError, EnvoyMissing) as error:
+        is_direct = binary is not None and takes_direct_lane(settings)
+    except (ValidationError, EnvoyMissing, LaneUnavailable) as error:
         print(error, file=sys.stderr)
         return USAGE_ERROR
-    with _private_folder(settings) as folder:
+    with tempfile.TemporaryDirectory(prefix="modelyard-door-", dir=settings.run_dir) as name:
+        folder = Path(name)
         admin_socket = settings.admin_socket or folder / "admin.sock"
-        text = render(bootstrap(settings, admin_socket))
+        behind = Sockets(folder / "calls.sock", folder / "tunnels.sock") if is_direct else None
+        text = render(bootstrap(settings, admin_socket, behind))
         if binary is None:
             print(text, end="")
             return 0
@@ -56,30 +60,34 @@ def main() -> int:
         )  # fmt: skip
         if arguments.validate:
             return subprocess.run([*command, "--mode", "validate"], check=False).returncode  # noqa: S603
-        return asyncio.run(_serve(command, Admin(admin_socket), settings.drain_s))
+        try:
+            listening = listen(settings.listen) if is_direct else []
+        except OSError as error:
+            print(error, file=sys.stderr)
+            return 1
+        return uvloop.run(_serve(settings, command, Admin(admin_socket), behind, listening))
 
 
-@contextmanager
-def _private_folder(settings: DoorSettings) -> Iterator[Path]:
-    """A temporary folder, unless the settings name a place for everything that would be in it."""
-    if settings.admin_socket and settings.config_file:
-        yield settings.config_file.parent
-        return
-    with tempfile.TemporaryDirectory(prefix="modelyard-door-") as folder:
-        yield Path(folder)
-
-
-async def _serve(command: list[str], admin: Admin, drain_s: float) -> int:
+async def _serve(
+    settings: DoorSettings, command: list[str], admin: Admin, behind: Sockets | None, listening: list[socket.socket]
+) -> int:
     """Runs Envoy until it ends by itself or a signal comes and it has drained; a second signal ends the draining.
 
-    Answers Envoy's exit status; 0 after a stop.
+    `behind`, `listening`: of the direct lane, if it is taken. Answers Envoy's exit status; 0 after a stop.
     """
     signals = StopSignals()
     envoy = await EnvoyProcess.start(command, admin, NAME)
+    lane = DirectLane(settings, behind, admin) if behind else None
+    if lane is not None:
+        lane.open(listening)
     await envoy.until_ended_or(signals.stop)
     if envoy.ended.done():
         return envoy.ended.result()
-    await envoy.drain(signals.hurry, drain_s)
+    if lane is not None:
+        await lane.drain(signals.hurry)
+    await envoy.drain(signals.hurry, settings.drain_s)
+    if lane is not None:
+        await lane.close()
     await envoy.end(_EXIT_S)
     return 0
 

@@ -1,7 +1,9 @@
-"""The one listener: codec, TLS, gRPC-Web, CORS, request ids, what is trusted, what is logged."""
+"""Where Envoy listens: codec, TLS, gRPC-Web, CORS, request ids, what is trusted, what is logged."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from modelyard.envoy import http
@@ -16,6 +18,10 @@ NAME = "door"
 
 _ALLOWED_HEADERS = "authorization,content-type,grpc-timeout,traceparent,tracestate,x-grpc-web,x-request-id,x-user-agent"
 _EXPOSED_HEADERS = "grpc-message,grpc-status,grpc-status-details-bin,x-request-id"
+_PROXY_PROTOCOL = {
+    "name": "envoy.filters.listener.proxy_protocol",
+    "typed_config": {"@type": f"{TYPES}.filters.listener.proxy_protocol.v3.ProxyProtocol"},
+}
 # What only proxies say. A client that says it anyway is not believed.
 _UNTRUSTED_HEADERS = (
     "forwarded", "x-envoy-external-address", "x-forwarded-client-cert", "x-forwarded-host", "x-forwarded-port",
@@ -23,17 +29,40 @@ _UNTRUSTED_HEADERS = (
 )  # fmt: skip
 
 
-def listener(settings: DoorSettings) -> dict[str, Any]:
-    """The listener on the door's port."""
-    files = settings.tls_certificate_file, settings.tls_key_file
-    tls = (files[0], files[1]) if files[0] and files[1] else None
-    return http.listener(NAME, parse_address(settings.listen).to_envoy(), _connection_manager(settings), tls)
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Where Envoy listens behind the direct lane."""
+
+    calls: Path
+    """For HTTP/2 from there, which says in x-forwarded-for whose a call is."""
+    tunnels: Path
+    """For connections that do not speak it, each with a line of the PROXY protocol before it."""
 
 
-def _connection_manager(settings: DoorSettings) -> dict[str, Any]:
+def listeners(settings: DoorSettings, behind: Sockets | None) -> list[dict[str, Any]]:
+    """The listener on the door's port, or those behind the direct lane."""
+    if behind is None:
+        files = settings.tls_certificate_file, settings.tls_key_file
+        tls = (files[0], files[1]) if files[0] and files[1] else None
+        return [http.listener(NAME, parse_address(settings.listen).to_envoy(), _connection_manager(settings), tls)]
+    return [
+        http.listener("calls", _private(behind.calls), _connection_manager(settings, is_behind=True)),
+        http.listener(
+            "tunnels", _private(behind.tunnels), _connection_manager(settings), listener_filters=[_PROXY_PROTOCOL]
+        ),
+    ]
+
+
+def _private(socket: Path) -> dict[str, Any]:
+    return {"pipe": {"path": str(socket), "mode": 0o600}}
+
+
+def _connection_manager(settings: DoorSettings, *, is_behind: bool = False) -> dict[str, Any]:
+    """`is_behind`: the door's own server is the client, and has seen to what is trusted."""
     more: dict[str, Any] = {
         # A peer's address is the connection's; nothing about it is taken from headers.
-        "use_remote_address": True,
+        "use_remote_address": not is_behind,
+        "skip_xff_append": is_behind,
         "xff_num_trusted_hops": 0,
         "generate_request_id": True,
         "preserve_external_request_id": True,
@@ -46,22 +75,20 @@ def _connection_manager(settings: DoorSettings) -> dict[str, Any]:
     if settings.access_log:
         upstream = {"attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "upstream": "%UPSTREAM_HOST%"}
         more["access_log"] = [http.access_log(upstream)]
-    return http.connection_manager(NAME, _virtual_host(settings), _filters(), idle_s=settings.unary_idle_s, **more)
+    host = _virtual_host(settings, is_behind=is_behind)
+    return http.connection_manager(NAME, host, _filters(), idle_s=settings.unary_idle_s, **more)
 
 
-def _virtual_host(settings: DoorSettings) -> dict[str, Any]:
-    host: dict[str, Any] = {
-        "name": NAME,
-        "domains": ["*"],
-        "routes": routes(settings),
-        "request_headers_to_remove": list(_UNTRUSTED_HEADERS),
-        "request_headers_to_add": [
+def _virtual_host(settings: DoorSettings, *, is_behind: bool) -> dict[str, Any]:
+    host: dict[str, Any] = {"name": NAME, "domains": ["*"], "routes": routes(settings)}
+    if not is_behind:
+        host["request_headers_to_remove"] = list(_UNTRUSTED_HEADERS)
+        host["request_headers_to_add"] = [
             {
                 "header": {"key": "x-forwarded-for", "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"},
                 "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
             }
-        ],
-    }
+        ]
     if settings.cors_origins:
         host["typed_per_filter_config"] = {"envoy.filters.http.cors": _cors(settings.cors_origins)}
     return host

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -22,6 +22,15 @@ class DoorSettings(BaseSettings):
 
     listen: str = "127.0.0.1:8500"
     """The one port of all clients, `host:port`."""
+
+    lane: Literal["auto", "direct", "envoy"] = "auto"
+    """How predictions reach the pods. `direct`: by an HTTP/2 server of the door's own, without TLS and access log (see
+    docs/adr/0026-the-doors-direct-lane.md). `envoy`: by Envoy, as all other calls, at many times the cost. `auto`: the
+    first of them that can do what the settings ask for, here."""
+
+    run_dir: Path | None = None
+    """Where a temporary folder is made for what the door needs while it runs: sockets (so the path must be short) and
+    Envoy's configuration. Default: where the system keeps such folders."""
 
     gateway_addresses: CommaList = ("127.0.0.1:8501",)
     """Gateways, comma-separated: `host:port` or `unix:/path`. A DNS name stands for every address it resolves to."""
@@ -74,7 +83,8 @@ class DoorSettings(BaseSettings):
     """Connections from clients at a time; more are refused."""
 
     access_log: bool = False
-    """A JSON line per call on standard error: method, status, times, sizes, request id. No tokens, no contents."""
+    """A JSON line per call on standard error, written by Envoy, so without the direct lane: method, status, times,
+    sizes, request id. No tokens, no contents."""
 
     log_level: str = Field(default="warning", pattern="^(debug|info|warning|error)$")
     """Envoy's own log."""

@@ -34,6 +34,11 @@ _DNS = {
 }
 
 
+def hosts_of(service: str) -> str:
+    """The cluster with a service's real addresses."""
+    return f"{service}-hosts"
+
+
 def clusters(settings: DoorSettings) -> list[dict[str, Any]]:
     """All clusters."""
     services = {
@@ -43,7 +48,7 @@ def clusters(settings: DoorSettings) -> list[dict[str, Any]]:
     }
     found = [_waiting_room()]
     for name, texts in services.items():
-        hosts = _hosts(f"{name}-hosts", [parse_address(text) for text in texts], settings)
+        hosts = _hosts(hosts_of(name), [parse_address(text) for text in texts], settings)
         if name == INFERENCE:
             hosts["outlier_detection"] = _outlier_detection()
         found += [hosts, _hosts_or_waiting_room(name)]
@@ -90,7 +95,7 @@ def _hosts_or_waiting_room(name: str) -> dict[str, Any]:
             "name": "envoy.clusters.aggregate",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig",
-                "clusters": [f"{name}-hosts", WAITING_ROOM],
+                "clusters": [hosts_of(name), WAITING_ROOM],
             },
         },
     }

@@ -33,17 +33,17 @@ CIRCUIT_BREAKERS: dict[str, Any] = {
 def bootstrap(
     name: str,
     admin_socket: Path,
-    listener: dict[str, Any],
+    listeners: Sequence[dict[str, Any]],
     clusters: Sequence[dict[str, Any]],
     max_connections: int,
     runtime: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The whole configuration (`config.bootstrap.v3.Bootstrap`) of an Envoy with one listener. `runtime`: its flags."""
+    """The whole configuration (`config.bootstrap.v3.Bootstrap`) of an Envoy. `runtime`: its flags."""
     monitors = f"{TYPES}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
     return {
         "node": {"id": name, "cluster": "modelyard"},
         "admin": {"address": {"pipe": {"path": str(admin_socket), "mode": 0o600}}},
-        "static_resources": {"listeners": [listener], "clusters": list(clusters)},
+        "static_resources": {"listeners": list(listeners), "clusters": list(clusters)},
         "layered_runtime": {"layers": [{"name": "flags", "static_layer": dict(runtime or {})}]},
         "overload_manager": {
             "resource_monitors": [
@@ -62,7 +62,7 @@ def render(config: Mapping[str, Any]) -> str:
 
 
 def listener(
-    name: str, address: dict[str, Any], manager: dict[str, Any], tls: tuple[Path, Path] | None
+    name: str, address: dict[str, Any], manager: dict[str, Any], tls: tuple[Path, Path] | None = None, **more: Any
 ) -> dict[str, Any]:
     """A listener for HTTP. `manager`: a `connection_manager`. `tls`: files with certificate chain and private key."""
     chain: dict[str, Any] = {"filters": [manager]}
@@ -77,6 +77,7 @@ def listener(
         "connection_balance_config": {"exact_balance": {}},
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "filter_chains": [chain],
+        **more,
     }
 
 

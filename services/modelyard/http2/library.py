@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from pathlib import Path
 
 NATIVE = Path(__file__).parent / "native"
@@ -10,6 +11,8 @@ NATIVE = Path(__file__).parent / "native"
 LIBRARY = NATIVE / "libhttp2_server.so"
 PREFIX, VERSION = "http2", 5
 """native/http2_server.c's."""
+EVENT = struct.Struct("=14Q")
+"""An event, as native/arrival.h has it."""
 
 
 class OtherVersion(Exception):
@@ -27,6 +30,9 @@ class NativeLibrary:
         """`prefix`: of the names of its functions. Raises OSError if it cannot be loaded, OtherVersion."""
         self.native = ctypes.PyDLL(str(library))  # keeps the interpreter's lock: all of its functions are short
         self.prefix = prefix
+        self._events = ctypes.c_void_p()
+        self.events_at = ctypes.addressof(self._events)
+        """Where a function of the library puts the address of its events."""
         found = self.function("version", ctypes.c_int)()
         if found != version:
             raise OtherVersion(f"{library} has version {found}, expected {version}: install the package again")
@@ -36,6 +42,10 @@ class NativeLibrary:
         function = self.native[f"{self.prefix}_{name}"]
         function.restype, function.argtypes = result, arguments
         return function
+
+    def told(self, count: int) -> bytes:
+        """The events of which a function has told, one behind the other, each of EVENT's size."""
+        return ctypes.string_at(self._events.value or 0, count * EVENT.size)
 
     def find_nghttp2(self) -> None:
         """Has the server's library find nghttp2; raises Nghttp2Missing."""

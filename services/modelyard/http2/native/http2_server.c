@@ -132,6 +132,7 @@ struct connection {
   pod_t *pod;          /* whose current connection it is */
   bool ready;          /* the server at its other end has sent its settings */
   size_t stream_count; /* open ones */
+  uint64_t last_chosen; /* of a pod: grows with each stream that is begun at any of them */
   char peer[INET6_ADDRSTRLEN]; /* a client's address, at a door; empty if it has none */
   uint8_t greeting[PREFACE_SIZE]; /* at a door, while what has come may be HTTP/2 or not */
   size_t greeting_size;
@@ -705,7 +706,7 @@ static void make_request_id(server_t *server, buffer_t *to) {
   to->end += TEXT;
 }
 
-/* Begins a call at the pod that has the fewest. Whether there is one. */
+/* Begins a call at the pod that has the fewest, of several the one that has waited longest. Whether there is one. */
 static bool relay_to_pod(stream_t *stream) {
   server_t *server = stream->connection->server;
   connection_t *found = NULL;
@@ -713,9 +714,12 @@ static bool relay_to_pod(stream_t *stream) {
     connection_t *connection = pod->connection;
     if (connection == NULL || !connection->ready || connection->broken) continue;
     if (nghttp2.session_get_outbound_queue_size(connection->session) >= MOST_WAITING_FRAMES) continue;
-    if (found == NULL || connection->stream_count < found->stream_count) found = connection;
+    if (found == NULL || connection->stream_count < found->stream_count ||
+        (connection->stream_count == found->stream_count && connection->last_chosen < found->last_chosen))
+      found = connection;
   }
   if (found == NULL) return false;
+  found->last_chosen = ++server->last_id;
   if (stream->request_id.bytes == NULL) make_request_id(server, &stream->request_id);
   stream->arrived_us = now_us();
   stream->kind = RELAYED;
@@ -1555,9 +1559,9 @@ size_t http2_open_streams(const server_t *server) {
 /* Closes all connections. The calls that Python has are to be dropped or answered before. */
 void http2_close(server_t *server) {
   server->draining = true;
+  http2_set_pods(server, NULL, 0);
   while (server->clients != NULL) close_connection(server->clients);
   while (server->onwards != NULL) close_connection(server->onwards);
-  http2_set_pods(server, NULL, 0);
   begin_events(server);
   close(server->epoll);
   nghttp2.session_callbacks_del(server->callbacks);

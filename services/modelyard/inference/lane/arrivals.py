@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from modelyard.http2.library import NativeLibrary
+from modelyard.http2.library import EVENT, NativeLibrary
 from modelyard.inference.protocol.plain import PlainMessage
 
 from .frames import PREFIX_BYTES, Headers, announced_bytes
 
 _WHOLE, _COMING, _COMPLETE, _GONE, _TOGETHER = 1, 2, 3, 4, 5
-_EVENT = struct.Struct("=14Q")
 _SIZES = struct.Struct("=II")
 _REMEMBERED = 1_000
 _REMEMBERED_BYTES = 8 * 1024
@@ -172,9 +171,6 @@ class Arrivals(NativeLibrary):
         """Calls whose bodies are not here yet, by id."""
         self._headers: dict[bytes, ArrivingHeaders] = {}
         self._limit = 0
-        self._events = ctypes.c_void_p()
-        self.events_at = ctypes.addressof(self._events)
-        """Where a function of the library puts the address of its events."""
 
     def expect(self, max_message_bytes: int) -> None:
         """Has longer messages told as bodies. From now on calls are told of in the running event loop."""
@@ -187,8 +183,7 @@ class Arrivals(NativeLibrary):
     def hand_over(self, count: int, receiver: Receiver) -> None:
         """Tells of so many events."""
         string_at, now = ctypes.string_at, self._clock()
-        events = string_at(self._events.value or 0, count * _EVENT.size)
-        for fields in _EVENT.iter_unpack(events):
+        for fields in EVENT.iter_unpack(self.told(count)):
             kind = fields[0]
             if kind == _WHOLE:
                 receiver.arrived(self._call(fields, now))
@@ -267,8 +262,8 @@ class JoiningArrivals(Arrivals):
         """See `JointArrival.part`."""
         events = ctypes.c_void_p()
         count = self._part(together, ctypes.addressof(events))
-        told = ctypes.string_at(events.value or 0, count * _EVENT.size)
-        return [self._call(fields, time) for fields in _EVENT.iter_unpack(told)]
+        told = ctypes.string_at(events.value or 0, count * EVENT.size)
+        return [self._call(fields, time) for fields in EVENT.iter_unpack(told)]
 
     def _together(self, fields: tuple[int, ...], time: float) -> JointArrival:
         string_at = ctypes.string_at

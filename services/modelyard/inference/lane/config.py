@@ -49,7 +49,7 @@ def bootstrap(
     manager = http.connection_manager(NAME, host, filters, idle_s=_UNARY_IDLE_S, **more)
     address = parse_address(settings.listen, lowest_port=0).to_envoy()
     listener = http.listener(NAME, address, manager, settings.tls)
-    return http.bootstrap(NAME, admin_socket, listener, [_grpc(grpc_socket)], settings.max_connections, _RUNTIME)
+    return http.bootstrap(NAME, admin_socket, [listener], [_grpc(grpc_socket)], settings.max_connections, _RUNTIME)
 
 
 def _python(module: Path) -> dict[str, Any]:
