@@ -65,6 +65,13 @@ class Upstream:
 
     def calls(self, tag: str = "") -> list[str]:
         """`METHOD TAG` of every call that reached it and whose tag begins so."""
+        return [line for line in self._lines(tag) if not line.startswith("cancelled ")]
+
+    def cancelled(self, tag: str) -> list[str]:
+        """Those that hung until their callers cancelled them."""
+        return [line for line in self._lines(tag) if line.startswith("cancelled ")]
+
+    def _lines(self, tag: str) -> list[str]:
         lines = self._journal.read_text().splitlines() if self._journal.exists() else []
         return [line for line in lines if line.partition(" ")[2].startswith(tag)]
 

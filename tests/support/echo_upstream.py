@@ -2,7 +2,8 @@
 
     python echo_upstream.py ADDRESS NAME JOURNAL
 
-It notes each call that reaches it as a line `METHOD TAG` in the file JOURNAL. The tag and how to behave come from the
+It notes each call that reaches it as a line `METHOD TAG` in the file JOURNAL, and one that hung and was cancelled as
+`cancelled TAG`. The tag and how to behave come from the
 call's metadata: `x-tag`; `x-behave: unavailable | unavailable-NAME | hang | slow | metadata | silent | breaks`.
 """
 
@@ -55,7 +56,7 @@ class Echo(grpc.GenericRpcHandler):
             if behave == "unavailable" or behave == f"unavailable-{self.name}":
                 await context.abort(grpc.StatusCode.UNAVAILABLE, f"{self.name} is loading")
             if behave == "hang":
-                await asyncio.Event().wait()
+                await self._hang(metadata.get("x-tag", "-"))
             if behave == "slow":
                 await asyncio.sleep(2)
             if behave == "metadata":
@@ -63,6 +64,14 @@ class Echo(grpc.GenericRpcHandler):
             return b"%s %s" % (self.name.encode(), request)
 
         return answer
+
+    async def _hang(self, tag: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            with self.journal.open("a") as file:
+                file.write(f"cancelled {tag}\n")
+            raise
 
     def _stream(self, metadata: dict[str, str]) -> Any:
         async def answer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:

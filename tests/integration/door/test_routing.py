@@ -101,7 +101,13 @@ def test_a_message_of_20_megabytes_passes_both_ways(channel: grpc.Channel, metho
     assert call(channel, method, request).partition(b" ")[2] == request
 
 
-def test_the_callers_token_passes_and_its_claims_to_be_a_proxy_do_not(channel: grpc.Channel) -> None:
+EITHER_WAY = pytest.mark.parametrize(
+    "method", ["/modelyard.v1.ModelService/GetModel", "/inference.GRPCInferenceService/ModelInfer"]
+)
+
+
+@EITHER_WAY
+def test_the_callers_token_passes_and_its_claims_to_be_a_proxy_do_not(channel: grpc.Channel, method: str) -> None:
     sent = [
         ("authorization", "Bearer abc.def"),
         ("forwarded", "for=10.1.1.1"),
@@ -115,7 +121,7 @@ def test_the_callers_token_passes_and_its_claims_to_be_a_proxy_do_not(channel: g
         ("tracestate", "vendor=1"),
         ("x-behave", "metadata"),
     ]
-    text = call(channel, "/modelyard.v1.ModelService/GetModel", metadata=sent).decode()
+    text = call(channel, method, metadata=sent).decode()
     received = dict(line.split(": ", 1) for line in text.splitlines())
     assert received["authorization"] == "Bearer abc.def"
     assert received["x-request-id"] == "request-7"
@@ -126,10 +132,9 @@ def test_the_callers_token_passes_and_its_claims_to_be_a_proxy_do_not(channel: g
     assert "x-real-ip" not in received
 
 
-def test_a_call_without_a_request_id_gets_one_and_is_told_it(channel: grpc.Channel) -> None:
-    answer, outcome = unary(channel, "/modelyard.v1.ModelService/GetModel").with_call(
-        b"", metadata=[("x-behave", "metadata")], timeout=30
-    )
+@EITHER_WAY
+def test_a_call_without_a_request_id_gets_one_and_is_told_it(channel: grpc.Channel, method: str) -> None:
+    answer, outcome = unary(channel, method).with_call(b"", metadata=[("x-behave", "metadata")], timeout=30)
     told = dict(outcome.initial_metadata())["x-request-id"]
     assert told
     assert f"x-request-id: {told}" in answer.decode()
