@@ -1,4 +1,4 @@
-"""Real pods on the express lane behind a real door, replaced while callers predict."""
+"""Real pods, on both fast lanes, behind a real door, replaced while callers predict."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def door(folder: Path, pods: list[str]) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-async def test_pods_are_replaced_under_load_and_no_call_fails() -> None:
+@pytest.mark.parametrize("lane", ["direct", "express"])
+async def test_pods_are_replaced_under_load_and_no_call_fails(lane: str) -> None:
     registry = ServedRegistry()
     registry.add("scale", graphs.scale(2))
     with tempfile.TemporaryDirectory(prefix="swap-") as name, ExitStack() as stack:
@@ -63,7 +64,7 @@ async def test_pods_are_replaced_under_load_and_no_call_fails() -> None:
         addresses = [f"unix:{folder}/{pod}/pod.sock" for pod in "ab"]
 
         def start(pod: str) -> LaneProgram:
-            program = stack.enter_context(lane_program(served.address, identity, folder / pod))
+            program = stack.enter_context(lane_program(served.address, identity, folder / pod, lane=lane))
             program.until_serving("scale")
             return program
 
