@@ -18,20 +18,20 @@ static void must(const void *allocated) {
 
 static size_t size_of(const buffer_t *buffer) { return buffer->end - buffer->at; }
 
+/* Moves what there is to the front only when at least as much has been taken: many MB that leave in small parts would
+ * be moved for each of them. */
 static char *room_for(buffer_t *buffer, size_t size) {
   if (buffer->at == buffer->end) buffer->at = buffer->end = 0;
+  if (buffer->end + size <= buffer->room) return buffer->bytes + buffer->end;
+  if (buffer->at && buffer->at >= size_of(buffer)) {
+    memcpy(buffer->bytes, buffer->bytes + buffer->at, size_of(buffer));
+    buffer->end -= buffer->at;
+    buffer->at = 0;
+  }
   if (buffer->end + size > buffer->room) {
-    if (buffer->at) {
-      memmove(buffer->bytes, buffer->bytes + buffer->at, size_of(buffer));
-      buffer->end -= buffer->at;
-      buffer->at = 0;
-    }
-    if (buffer->end + size > buffer->room) {
-      size_t room = 2 * buffer->room > buffer->end + size ? 2 * buffer->room : buffer->end + size;
-      buffer->bytes = realloc(buffer->bytes, room);
-      must(buffer->bytes);
-      buffer->room = room;
-    }
+    buffer->room = 2 * size_of(buffer) + size;
+    buffer->bytes = realloc(buffer->bytes, buffer->room);
+    must(buffer->bytes);
   }
   return buffer->bytes + buffer->end;
 }

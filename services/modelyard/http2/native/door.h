@@ -55,51 +55,67 @@ static bool relay_to_pod(stream_t *stream) {
   return forward(stream, found, (buffer_t){0}, true);
 }
 
-/* Keeps a part of a body that goes to a pod. What is more than a body may have is not kept. */
+/* Keeps a part of a body that goes to a pod, unless it is more than a body may have, or there is no more room. */
 static void keep_relayed(stream_t *onward, const uint8_t *bytes, size_t size) {
+  server_t *server = onward->connection->server;
   buffer_t *relayed = &onward->relayed;
-  grow(relayed, relayed->end + size, announced_size(relayed->bytes, relayed->end));
+  size_t needed = relayed->end + size;
+  size_t announced = relayed->end ? announced_size(relayed->bytes, relayed->end) : announced_size((char *)bytes, size);
+  if (needed <= PREFIX_SIZE + announced) grow(relayed, needed, announced);
   append(relayed, bytes, size);
-  if (relayed->end > PREFIX_SIZE + onward->connection->server->body_limit) keep_no_more(onward);
+  server->kept_size += size;
+  if (needed > PREFIX_SIZE + server->body_limit || server->kept_size > server->most_kept) keep_no_more(onward);
 }
 
-/* Has a call's timeout say what is left of it. See gRPC's "HTTP/2 protocol" on Timeout. */
-static void shorten_timeout(stream_t *stream) {
+/* Reads a timeout as gRPC's "HTTP/2 protocol" has it: up to eight digits and a unit. Whether it is one. */
+static bool read_timeout(const buffer_t *text, uint64_t *us) {
   enum { MOST_DIGITS = 8 };
-  static const struct { char name; double us; } units[] = {
-      {'H', 3600e6}, {'M', 60e6}, {'S', 1e6}, {'m', 1e3}, {'u', 1}, {'n', 1e-3}};
-  buffer_t *timeout = &stream->timeout;
-  if (timeout->bytes == NULL || timeout->end < 2 || timeout->end > MOST_DIGITS + 1) return; /* nonsense stays that */
-  char text[24] = {0}, *unit;
-  memcpy(text, timeout->bytes, timeout->end);
-  double left = (double)strtoull(text, &unit, 10);
-  for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-    if (*unit != units[i].name) continue;
-    left = left * units[i].us - (double)(now_us() - stream->arrived_us);
-    if (left < 0) left = 0;
-    bool is_long = left >= 1e8; /* us: no more than eight digits */
-    bool is_very_long = left >= 1e11;
-    int size = snprintf(text, sizeof text, "%.0f%c", is_very_long ? left / 1e6 : is_long ? left / 1e3 : left,
-                        is_very_long ? 'S' : is_long ? 'm' : 'u');
-    timeout->at = timeout->end = 0;
-    append(timeout, text, (size_t)size);
-    return;
+  if (text->bytes == NULL || text->end < 2 || text->end > MOST_DIGITS + 1) return false;
+  *us = 0;
+  for (size_t i = 0; i + 1 < text->end; i++) {
+    if (text->bytes[i] < '0' || text->bytes[i] > '9') return false;
+    *us = *us * 10 + (uint64_t)(text->bytes[i] - '0');
   }
+  switch (text->bytes[text->end - 1]) {
+    case 'H': *us *= 60; /* fall through */
+    case 'M': *us *= 60; /* fall through */
+    case 'S': *us *= 1000; /* fall through */
+    case 'm': *us *= 1000; /* fall through */
+    case 'u': return true;
+    case 'n': *us /= 1000; return true;
+    default: return false;
+  }
+}
+
+/* Writes a timeout in the smallest unit that needs no more than eight digits. */
+static void write_timeout(buffer_t *to, uint64_t us) {
+  enum { ABOVE_MOST = 100 * 1000 * 1000 };
+  static const struct { char name; uint64_t of_last; } units[] = {{'u', 1}, {'m', 1000}, {'S', 1000}, {'M', 60}, {'H', 60}};
+  char text[24];
+  size_t i = 0;
+  for (; us >= ABOVE_MOST; us /= units[++i].of_last) continue;
+  int size = snprintf(text, sizeof text, "%llu%c", (unsigned long long)us, units[i].name);
+  to->at = to->end = 0;
+  append(to, text, (size_t)size);
+}
+
+/* Has a call's timeout say what is left of it after so long; nonsense stays that. Never 0, which some servers take for no
+ * timeout at all. */
+static void shorten_timeout(buffer_t *timeout, uint64_t spent_us) {
+  uint64_t us;
+  if (read_timeout(timeout, &us)) write_timeout(timeout, us > spent_us ? us - spent_us : 1);
 }
 
 /* Sends a call that a pod has not answered to the server behind. */
 static void send_again(stream_t *stream) {
   stream_t *lost = stream->peer;
-  buffer_t body = lost->relayed;
-  body.at = 0;
+  buffer_t body = take_kept(lost, stream->connection->server);
   stream->peer = lost->peer = NULL;
-  lost->relayed = (buffer_t){0};
-  lost->kept = lost->ended = false;
   if (lost->connection != NULL) {
     nghttp2.submit_rst_stream(lost->connection->session, NGHTTP2_FLAG_NONE, lost->number, NGHTTP2_CANCEL);
     touch(lost->connection);
   }
-  shorten_timeout(stream);
+  shorten_timeout(&stream->timeout, now_us() - stream->arrived_us);
   forward_behind(stream, body);
 }
 

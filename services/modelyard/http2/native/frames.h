@@ -89,6 +89,10 @@ static void close_stream(stream_t *stream, uint32_t code) {
   if (stream->kind == CALL && stream->told && !stream->answer.bytes) tell(stream, GONE);
   connection->stream_count--;
   stream_t *peer = stream->peer;
+  if (peer != NULL && peer->kept) { /* nobody waits for its answer any more */
+    buffer_t body = take_kept(peer, connection->server);
+    discard(&body);
+  }
   stream->connection = NULL;
   if (peer != NULL && stream->kept) {
     send_again(peer);
@@ -98,8 +102,7 @@ static void close_stream(stream_t *stream, uint32_t code) {
     bool is_answered = stream->kind == ONWARD && peer->ended;
     bool is_lost = stream->kind == ONWARD && connection->broken;
     if (is_lost && !peer->responded) {
-      nghttp2.submit_response(peer->connection->session, peer->number, UNAVAILABLE, 4, NULL);
-      touch(peer->connection);
+      say_unavailable(peer);
     } else if (!is_answered) {
       uint32_t reason = stream->kind == ONWARD && code == NGHTTP2_NO_ERROR ? NGHTTP2_INTERNAL_ERROR : code;
       if (stream->kind == RELAYED && code == NGHTTP2_NO_ERROR) reason = NGHTTP2_CANCEL;

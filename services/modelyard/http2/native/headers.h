@@ -32,7 +32,11 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     nghttp2.session_set_stream_user_data(session, frame->hd.stream_id, stream);
   } else {
     stream_t *stream = nghttp2.session_get_stream_user_data(session, frame->hd.stream_id);
-    if (stream != NULL && stream->kind == ONWARD) discard(&stream->headers), discard(&stream->pseudo);
+    if (stream != NULL && stream->kind == ONWARD) {
+      discard(&stream->headers);
+      discard(&stream->pseudo);
+      stream->again = false; /* whatever was said before the answer (1xx) */
+    }
   }
   return 0;
 }

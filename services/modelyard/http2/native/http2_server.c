@@ -51,6 +51,7 @@ server_t *http2_open(const int *listeners, size_t listener_count, const char *pa
   must(server);
   server->body_limit = limit;
   server->most_clients = most_clients;
+  server->most_kept = MOST_KEPT;
   server->is_door = is_door;
   server->path_size = strlen(path);
   server->behind.sun_family = AF_UNIX;
@@ -103,39 +104,12 @@ int http2_descriptor(const server_t *server) { return server->epoll; }
 /* Has a door send calls to these pods and no others. Call it now and then: it connects to those to which there is no
  * connection, or none any more. Answers how many have one. */
 size_t http2_set_pods(server_t *server, const char *const *addresses, size_t count) {
+  set_pods(server, addresses, count);
+  write_all(server);
   size_t ready = 0;
-  for (pod_t *pod = server->pods; pod != NULL; pod = pod->after) pod->wanted = false;
-  for (size_t i = 0; i < count; i++) {
-    pod_t wanted = {.wanted = true}, *pod = server->pods;
-    if (!read_address(addresses[i], &wanted)) continue;
-    while (pod != NULL && memcmp(&pod->address, &wanted.address, sizeof wanted.address) != 0) pod = pod->after;
-    if (pod == NULL) {
-      pod = malloc(sizeof *pod);
-      must(pod);
-      *pod = wanted;
-      pod->after = server->pods;
-      server->pods = pod;
-    }
-    pod->wanted = true;
-    if (pod->connection == NULL) connect_to_pod(server, pod);
+  for (const pod_t *pod = server->pods; pod != NULL; pod = pod->after) {
     ready += pod->connection != NULL && pod->connection->ready;
   }
-  for (pod_t **at = &server->pods; *at != NULL;) {
-    pod_t *pod = *at;
-    if (pod->wanted) {
-      at = &pod->after;
-      continue;
-    }
-    connection_t *connection = pod->connection;
-    if (connection != NULL) { /* it ends with its last stream */
-      take_no_more(connection);
-      nghttp2.submit_goaway(connection->session, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR, NULL, 0);
-      touch(connection);
-    }
-    *at = pod->after;
-    free(pod);
-  }
-  write_all(server);
   return ready;
 }
 
@@ -329,6 +303,7 @@ void http2_end(server_t *server) {
   for (connection_t *connection = server->clients; connection != NULL; connection = connection->after) {
     int32_t last = nghttp2.session_get_last_proc_stream_id(connection->session);
     nghttp2.submit_goaway(connection->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0);
+    if (is_unknown(connection)) connection->broken = true; /* it has no streams, and nothing can be said to it */
     touch(connection);
   }
 }
@@ -347,7 +322,7 @@ void http2_close(server_t *server) {
   server->draining = true;
   while (server->clients != NULL) close_connection(server->clients);
   while (server->onwards != NULL) close_connection(server->onwards);
-  http2_set_pods(server, NULL, 0);
+  set_pods(server, NULL, 0);
   begin_events(server);
   close(server->epoll);
   nghttp2.session_callbacks_del(server->callbacks);

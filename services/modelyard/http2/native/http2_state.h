@@ -26,6 +26,8 @@ enum { MOST_STREAMS = 10 * 1000 }; /* of one connection at a time */
 enum { MOST_WAITING_FRAMES = 4 * MOST_STREAMS }; /* but data, to a peer that does not read */
 /* Of headers. Compressed, some kB can stand for hundreds of MB, which nghttp2 would hand over. */
 enum { MOST_HEADERS_SIZE = 128 * 1024 };
+/* Of bodies at a door, so that they can be sent again. When there is more, one that grows is sent just once. */
+enum { MOST_KEPT = 256 << 20 };
 enum { FRAME_HEAD_SIZE = 9, PREFACE_SIZE = 24 }; /* HTTP/2's: RFC 9113, 4.1 and 3.4 */
 
 static struct {
@@ -148,6 +150,7 @@ struct server {
   nghttp2_option *option, *onward_option, *pod_option;
   bool is_door;
   pod_t *pods;
+  size_t kept_size, most_kept; /* of all bodies that are kept */
   uint8_t random[256]; /* for request ids */
   size_t random_left;
   uint64_t last_id;

@@ -53,4 +53,51 @@ static bool read_address(const char *text, pod_t *pod) {
   return true;
 }
 
+static pod_t *find_pod(server_t *server, const pod_t *like) {
+  pod_t *pod = server->pods;
+  while (pod != NULL && memcmp(&pod->address, &like->address, sizeof like->address) != 0) pod = pod->after;
+  return pod;
+}
+
+static void want_pod(server_t *server, const char *address) {
+  pod_t wanted = {0}, *pod;
+  if (!read_address(address, &wanted)) return;
+  pod = find_pod(server, &wanted);
+  if (pod == NULL) {
+    pod = malloc(sizeof *pod);
+    must(pod);
+    *pod = wanted;
+    pod->after = server->pods;
+    server->pods = pod;
+  }
+  pod->wanted = true;
+  if (pod->connection == NULL) connect_to_pod(server, pod);
+}
+
+/* Forgets a pod. The connection to it ends with its last stream. */
+static void leave_pod(pod_t *pod) {
+  connection_t *connection = pod->connection;
+  if (connection != NULL) {
+    take_no_more(connection);
+    nghttp2.submit_goaway(connection->session, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR, NULL, 0);
+    touch(connection);
+  }
+  free(pod);
+}
+
+/* Has calls sent to these pods and no others. */
+static void set_pods(server_t *server, const char *const *addresses, size_t count) {
+  for (pod_t *pod = server->pods; pod != NULL; pod = pod->after) pod->wanted = false;
+  for (size_t i = 0; i < count; i++) want_pod(server, addresses[i]);
+  for (pod_t **at = &server->pods; *at != NULL;) {
+    pod_t *pod = *at;
+    if (pod->wanted) {
+      at = &pod->after;
+    } else {
+      *at = pod->after;
+      leave_pod(pod);
+    }
+  }
+}
+
 #endif

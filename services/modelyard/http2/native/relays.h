@@ -8,19 +8,23 @@
 static connection_t *connect_onward(server_t *server);
 static void send_again(stream_t *stream);
 
-static const nghttp2_nv UNAVAILABLE[] = {
-    NAME_VALUE(":status", "200"),
-    NAME_VALUE("content-type", "application/grpc"),
-    NAME_VALUE("grpc-status", "14"),
-    NAME_VALUE("grpc-message", "the pod is stopping"),
-};
-
 /* From now on, what has been sent of a stream's body is forgotten. */
 static void keep_no_more(stream_t *onward) {
   if (!onward->kept) return;
   onward->kept = false;
+  onward->connection->server->kept_size -= onward->relayed.end;
   onward->relayed.at = onward->position;
   onward->prepaid = size_of(&onward->relayed);
+  if (onward->prepaid == 0) discard(&onward->relayed);
+}
+
+/* Takes away what is kept of a stream's body: the stream is to be reset, or is closed. */
+static buffer_t take_kept(stream_t *onward, server_t *server) {
+  buffer_t body = onward->relayed;
+  server->kept_size -= body.end;
+  onward->relayed = (buffer_t){0};
+  onward->kept = onward->ended = false;
+  return body;
 }
 
 /* Of what has come for a stream, so much has been sent already. */
@@ -89,6 +93,24 @@ static nghttp2_nv *all_headers(const stream_t *stream, size_t *count) {
   return headers;
 }
 
+/* Answers a client's stream for which no server is there. */
+static void say_unavailable(stream_t *stream) {
+  static const nghttp2_nv stopping = NAME_VALUE("grpc-message", "the pod is stopping");
+  static const nghttp2_nv away = NAME_VALUE("grpc-message", "no server can be reached for this call");
+  nghttp2_nv headers[5] = {
+      NAME_VALUE(":status", "200"),
+      NAME_VALUE("content-type", "application/grpc"),
+      NAME_VALUE("grpc-status", "14"),
+  };
+  size_t count = 3;
+  bool is_door = stream->connection->server->is_door;
+  const buffer_t *request_id = &stream->request_id;
+  headers[count++] = is_door ? away : stopping;
+  if (is_door && request_id->bytes != NULL) add(headers, &count, "x-request-id", request_id->bytes, request_id->end);
+  nghttp2.submit_response(stream->connection->session, stream->number, headers, count, NULL);
+  touch(stream->connection);
+}
+
 /* Has no more streams begun on a connection to another server. */
 static void take_no_more(connection_t *onward) {
   if (onward == onward->server->onward) onward->server->onward = NULL;
@@ -126,15 +148,16 @@ static bool forward(stream_t *stream, connection_t *onward, buffer_t body, bool 
 
 /* Begins a client's stream at the server behind; says UNAVAILABLE where that is not there. */
 static void forward_behind(stream_t *stream, buffer_t body) {
+  enum { MOST_TRIES = 2 }; /* a connection may have no more numbers for streams */
   server_t *server = stream->connection->server;
   if (server->onward != NULL && server->onward->broken) server->onward = NULL; /* it is closed behind this turn */
-  connection_t *onward = server->onward != NULL ? server->onward : connect_onward(server);
-  if (onward != NULL && nghttp2.session_get_outbound_queue_size(onward->session) < MOST_WAITING_FRAMES &&
-      forward(stream, onward, body, false))
-    return;
+  for (int tries = 0; tries < MOST_TRIES; tries++) {
+    connection_t *onward = server->onward != NULL ? server->onward : connect_onward(server);
+    if (onward == NULL || nghttp2.session_get_outbound_queue_size(onward->session) >= MOST_WAITING_FRAMES) break;
+    if (forward(stream, onward, body, false)) return;
+  }
   discard(&body);
-  nghttp2.submit_response(stream->connection->session, stream->number, UNAVAILABLE, 4, NULL);
-  touch(stream->connection);
+  say_unavailable(stream);
 }
 
 /* A client's stream whose headers have come and that is not for Python. */
