@@ -7,99 +7,24 @@
  * and that nothing is left. All in one thread, and the same for the same seed. Meant to be built with the sanitizers
  * for addresses and undefined behaviour (see test_http2_server_native.py). Arguments: a folder, streams, seed.
  */
-#include <poll.h>
-#include <stdio.h>
 #include <sys/resource.h>
 
 #include "../../services/modelyard/http2/native/http2_server.c"
 #include "check.h"
+#include "lines.h"
+#include "raw_client.h"
+#include "vandal.h"
 
-enum { CLIENTS = 10, OPEN_ASKS = 24, VANDALS = 3, LIMIT = 30 * 1000, HELD = 1 << 14, PIECE = 16 * 1024 };
+enum { CLIENTS = 10, OPEN_ASKS = 24, LIMIT = 30 * 1000, HELD = 1 << 14 };
 enum { REFUSED = 7, EARLY = 9, AWAY = 14 }; /* statuses */
 enum { REFUSED_STREAM = 7 };                /* HTTP/2's error */
 
-#define PATH "/inference.GRPCInferenceService/ModelInfer"
 #define HEAD "head"
 
-static unsigned seed;
 static server_t *server;
 static uint64_t numbers; /* of clients' streams, which have begun */
-static size_t moved; /* whether anything still happens */
-static bool eager;   /* everybody does at once all that he can */
-static bool ending;  /* the server will take no new streams */
+static bool ending; /* the server will take no new streams */
 static struct { long echoed, together, refused, early, unavailable, reset, abandoned, failed, hints; } counts;
-
-static unsigned draw(unsigned below) { return (unsigned)rand_r(&seed) % below; }
-
-static bool chance(unsigned of) { return !eager && draw(of) == 0; }
-
-static size_t least(size_t left, size_t right) { return left < right ? left : right; }
-
-/* Contents of a stream's message, told from any other's. */
-static char byte_of(uint64_t number, size_t at) { return (char)(number * 31 + at * 7 + (at >> 8)); }
-
-static struct sockaddr_un address(const char *path) {
-  struct sockaddr_un made = {.sun_family = AF_UNIX};
-  strcpy(made.sun_path, path);
-  return made;
-}
-
-static int listen_at(const char *path) {
-  struct sockaddr_un at = address(path);
-  unlink(path);
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  CHECK(bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(fd, 100) == 0);
-  return fd;
-}
-
-static int connect_to(const char *path) {
-  struct sockaddr_un at = address(path);
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  CHECK(connect(fd, (struct sockaddr *)&at, sizeof at) == 0);
-  return fd;
-}
-
-/* A session over a socket, of a client or of the server behind. */
-typedef struct {
-  int fd;
-  nghttp2_session *session;
-  buffer_t unsent;
-} line_t;
-
-/* Moves up to so many bytes each way. False when the line is at its end. */
-static bool move(line_t *line, size_t most) {
-  static uint8_t bytes[64 * 1024];
-  ssize_t size = recv(line->fd, bytes, least(most, sizeof bytes), MSG_DONTWAIT);
-  if (size == 0 || (size < 0 && errno != EAGAIN)) return false;
-  if (size > 0) CHECK(nghttp2.session_mem_recv(line->session, bytes, (size_t)size) == size);
-  while (size_of(&line->unsent) < most) {
-    const uint8_t *found;
-    ssize_t given = nghttp2.session_mem_send(line->session, &found);
-    CHECK(given >= 0);
-    if (given == 0) break;
-    append(&line->unsent, found, (size_t)given);
-  }
-  size_t part = least(size_of(&line->unsent), most);
-  ssize_t sent = part ? send(line->fd, line->unsent.bytes + line->unsent.at, part, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
-  if (sent > 0) line->unsent.at += (size_t)sent;
-  moved += (size > 0) + (sent > 0);
-  return size_of(&line->unsent) || nghttp2.session_want_read(line->session) ||
-         nghttp2.session_want_write(line->session);
-}
-
-static void cut(line_t *line) {
-  nghttp2.session_del(line->session);
-  close(line->fd);
-  discard(&line->unsent);
-}
-
-static bool named(const uint8_t *name, size_t size, const char *text) { return is(name, size, text); }
-
-static long number_in(const uint8_t *value, size_t size) {
-  char text[32] = {0};
-  memcpy(text, value, least(size, sizeof text - 1));
-  return strtol(text, NULL, 10);
-}
 
 /* ----------------------------------------------------------------------------------------- the server behind */
 
@@ -122,10 +47,6 @@ struct backend {
 };
 
 enum { BACKENDS = 64 };
-/* nghttp2_submit_headers, which the server has no use for. */
-static int32_t (*submit_headers)(nghttp2_session *, uint8_t flags, int32_t stream, const nghttp2_priority_spec *,
-                                 const nghttp2_nv *, size_t, void *);
-static nghttp2_option *patient; /* with streams that are reset, however many */
 static backend_t *backends[BACKENDS];
 static int behind = -1;
 static long troubles;   /* how often calls behind could be lost */
@@ -272,8 +193,6 @@ static void say_goodbye(backend_t *backend) {
   troubles++;
   nghttp2.submit_goaway(backend->line.session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0);
 }
-
-static nghttp2_session_callbacks *echoing, *asking;
 
 static void step_backends(void) {
   accept_backends(echoing);
@@ -515,10 +434,6 @@ static ssize_t read_body(nghttp2_session *session, int32_t stream, uint8_t *to, 
   return (ssize_t)size;
 }
 
-static nghttp2_nv header(const char *name, const char *value) {
-  return (nghttp2_nv){(uint8_t *)name, (uint8_t *)value, strlen(name), strlen(value), NGHTTP2_NV_FLAG_NONE};
-}
-
 static ask_t *begin(client_t *client) {
   ask_t *ask = calloc(1, sizeof *ask);
   *ask = (ask_t){.line = &client->line, .number = numbers++, .troubles = troubles, .begun_in_trouble = in_trouble()};
@@ -668,9 +583,6 @@ static client_t *call_up(void) {
   return client;
 }
 
-/* What gRPC's client sends for a call that is cancelled before its headers are written. */
-static const uint8_t idle_reset[] = {0, 0, 4, NGHTTP2_RST_STREAM, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, NGHTTP2_CANCEL};
-
 static void step_ask(ask_t *ask) {
   if (ask->cancelled) return;
   if (chance(60)) {
@@ -706,82 +618,6 @@ static void step_clients(uint64_t streams) {
   }
 }
 
-/* ------------------------------------------------------------------------------------- clients that send garbage */
-
-typedef struct {
-  int fd;
-  buffer_t bytes;
-} vandal_t;
-
-static vandal_t vandals[VANDALS];
-
-static ssize_t read_garbage(nghttp2_session *session, int32_t stream, uint8_t *to, size_t room, uint32_t *flags,
-                            nghttp2_data_source *source, void *data) {
-  (void)session, (void)stream, (void)source, (void)data;
-  size_t size = least(room, 6 + draw(300));
-  memset(to, 0, size);
-  if (draw(2)) to[4] = (uint8_t)(size - PREFIX_SIZE);
-  *flags |= NGHTTP2_DATA_FLAG_EOF;
-  return (ssize_t)size;
-}
-
-/* What a sound client would send for some calls. */
-static void sound_bytes(buffer_t *bytes) {
-  nghttp2_session *session;
-  nghttp2.session_client_new2(&session, asking, NULL, NULL);
-  nghttp2.submit_settings(session, NGHTTP2_FLAG_NONE, NULL, 0);
-  for (unsigned left = 1 + draw(6); left; left--) {
-    nghttp2_nv headers[] = {header(":method", "POST"), header(":scheme", "http"), header(":authority", "me"),
-                            header(":path", draw(2) ? PATH : "/x"), header("content-type", "application/grpc"),
-                            header("te", "trailers"), header("grpc-timeout", "1S"), header("x-request-id", "r-0")};
-    nghttp2_data_provider body = {{.ptr = NULL}, read_garbage};
-    int32_t stream = nghttp2.submit_request(session, NULL, headers, 6 + draw(3), &body, NULL);
-    const uint8_t *found;
-    for (ssize_t size; (size = nghttp2.session_mem_send(session, &found)) > 0;) append(bytes, found, (size_t)size);
-    if (draw(3) == 0) nghttp2.submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream, NGHTTP2_CANCEL);
-  }
-  const uint8_t *found;
-  for (ssize_t size; (size = nghttp2.session_mem_send(session, &found)) > 0;) append(bytes, found, (size_t)size);
-  nghttp2.session_del(session);
-}
-
-static void spoil(buffer_t *bytes) {
-  size_t from = draw(10) ? PREFACE_SIZE : 0;
-  for (unsigned left = draw(6); left; left--) {
-    size_t at = from + draw((unsigned)(bytes->end - from));
-    bytes->bytes[at] = (char)draw(256);
-  }
-  if (draw(3) == 0) { /* a part twice */
-    size_t at = from + draw((unsigned)(bytes->end - from)), size = bytes->end - at;
-    char *part = malloc(size);
-    memcpy(part, bytes->bytes + at, size);
-    append(bytes, part, size);
-    free(part);
-  }
-  if (draw(4) == 0) bytes->end = from + draw((unsigned)(bytes->end - from));
-}
-
-static void step_vandal(vandal_t *vandal) {
-  if (vandal->fd == 0) {
-    vandal->fd = connect_to("front");
-    sound_bytes(&vandal->bytes);
-    if (draw(4)) spoil(&vandal->bytes);
-    else if (draw(4) == 0)
-      for (size_t i = 0; i < vandal->bytes.end; i++) vandal->bytes.bytes[i] = (char)draw(256);
-  }
-  size_t part = least(size_of(&vandal->bytes), 1 + draw(400));
-  if (part) send(vandal->fd, vandal->bytes.bytes + vandal->bytes.at, part, MSG_NOSIGNAL | MSG_DONTWAIT);
-  vandal->bytes.at += part;
-  char ignored[1000];
-  bool over = draw(2) && recv(vandal->fd, ignored, sizeof ignored, MSG_DONTWAIT) == 0;
-  if (over || eager || draw(part ? 200 : 20) == 0) {
-    close(vandal->fd);
-    discard(&vandal->bytes);
-    vandal->fd = 0;
-    moved++;
-  }
-}
-
 /* ------------------------------------------------------------------------------------------------ all together */
 
 static void settle(uint64_t streams) {
@@ -798,6 +634,8 @@ static void settle(uint64_t streams) {
   struct pollfd ready = {http2_descriptor(server), POLLIN, 0};
   CHECK(poll(&ready, 1, 0) == 0);
 }
+
+static void settle_all(void) { settle(numbers); }
 
 static void look(uint64_t streams) {
   settle(streams); /* nobody is silent who could speak */
@@ -821,116 +659,6 @@ static void run_at_random(uint64_t streams) {
 }
 
 /* -------------------------------------------------------------------- scenes, with frames that are written by hand */
-
-typedef struct {
-  int fd;
-  buffer_t in;
-  int64_t window, stream_window; /* what may be sent */
-  size_t received; /* bytes of data */
-  int headers, ends, resets, byes;
-} raw_t;
-
-static void put(raw_t *raw, const void *bytes, size_t size) {
-  for (size_t at = 0; at < size;) {
-    ssize_t sent = send(raw->fd, (const char *)bytes + at, size - at, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent > 0) at += (size_t)sent;
-    else settle(numbers);
-  }
-}
-
-static void put_frame(raw_t *raw, uint8_t type, uint8_t flags, uint32_t stream, const void *payload, size_t size) {
-  const uint8_t head[FRAME_HEAD_SIZE] = {(uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size, type, flags,
-                                        (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8),
-                                        (uint8_t)stream};
-  put(raw, head, sizeof head);
-  put(raw, payload, size);
-}
-
-enum { SETTINGS = 4, GOAWAY = 7, WINDOW_UPDATE = 8, CONTINUATION = 9 };
-enum { END_STREAM = 1, END_HEADERS = 4, PADDED = 8 };
-
-static raw_t raw_client(void) {
-  raw_t raw = {.fd = connect_to("front"), .window = 65535, .stream_window = 65535};
-  static const uint8_t wide[] = {0, 4, 0x7f, 0xff, 0xff, 0xff}, wider[] = {0x7f, 0xff, 0, 0};
-  put(&raw, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
-  put_frame(&raw, SETTINGS, 0, 0, wide, sizeof wide);
-  put_frame(&raw, WINDOW_UPDATE, 0, 0, wider, sizeof wider);
-  return raw;
-}
-
-static void put_name_value(buffer_t *to, const char *name, const char *value) {
-  const char sizes[] = {0, (char)strlen(name), (char)strlen(value)};
-  append(to, sizes, 2);
-  append(to, name, strlen(name));
-  append(to, sizes + 2, 1);
-  append(to, value, strlen(value));
-}
-
-static buffer_t headers_for(const char *path) {
-  buffer_t block = {0};
-  put_name_value(&block, ":method", "POST");
-  put_name_value(&block, ":scheme", "http");
-  put_name_value(&block, ":authority", "me");
-  put_name_value(&block, ":path", path);
-  put_name_value(&block, "content-type", "application/grpc");
-  put_name_value(&block, "te", "trailers");
-  return block;
-}
-
-static void put_headers(raw_t *raw, uint32_t stream, const char *path, uint8_t flags) {
-  buffer_t block = headers_for(path);
-  put_frame(raw, NGHTTP2_HEADERS, END_HEADERS | flags, stream, block.bytes, block.end);
-  discard(&block);
-}
-
-static uint32_t number_at(const uint8_t *bytes) {
-  return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
-}
-
-static void take_frame(raw_t *raw, const uint8_t *frame, size_t size, uint32_t stream) {
-  const uint8_t *payload = frame + FRAME_HEAD_SIZE;
-  uint8_t type = frame[3], flags = frame[4];
-  if (type == WINDOW_UPDATE) {
-    *(stream ? &raw->stream_window : &raw->window) += number_at(payload);
-  } else if (type == SETTINGS && !(flags & 1)) {
-    for (size_t at = 0; at + 6 <= size; at += 6)
-      if (payload[at + 1] == 4)
-        raw->stream_window += number_at(payload + at + 2) - 65535;
-    put_frame(raw, SETTINGS, 1, 0, NULL, 0);
-  }
-  raw->received += type == NGHTTP2_DATA ? size : 0;
-  raw->headers += type == NGHTTP2_HEADERS;
-  raw->ends += (type == NGHTTP2_HEADERS || type == NGHTTP2_DATA) && (flags & END_STREAM);
-  raw->resets += type == NGHTTP2_RST_STREAM;
-  raw->byes += type == GOAWAY;
-}
-
-/* Lets everybody do what there is to do. False when the server has closed the connection. */
-static bool listen_in(raw_t *raw) {
-  bool open = true;
-  for (ssize_t size = 1; size > 0;) {
-    settle(numbers);
-    size = recv(raw->fd, room_for(&raw->in, 1 << 20), 1 << 20, MSG_DONTWAIT);
-    if (size == 0) open = false;
-    if (size > 0) raw->in.end += (size_t)size;
-    while (size_of(&raw->in) >= FRAME_HEAD_SIZE) {
-      const uint8_t *frame = (const uint8_t *)raw->in.bytes + raw->in.at;
-      size_t length = (size_t)frame[0] << 16 | (size_t)frame[1] << 8 | frame[2];
-      if (size_of(&raw->in) < FRAME_HEAD_SIZE + length) break;
-      raw->in.at += FRAME_HEAD_SIZE + length;
-      take_frame(raw, frame, length, number_at(frame + 5));
-    }
-  }
-  return open;
-}
-
-static void leave_off(raw_t *raw) {
-  close(raw->fd);
-  discard(&raw->in);
-  settle(numbers);
-}
-
-static bool may_send(const raw_t *raw, int64_t size) { return raw->window >= size && raw->stream_window >= size; }
 
 /* More than all windows hold, most of it padding: they are opened again. */
 static void pour(const char *path) {
@@ -1131,17 +859,6 @@ static void read_nothing(void) {
   leave_off(&raw);
 }
 
-static nghttp2_session_callbacks *callbacks_of(void *begins, void *header, void *frame, void *data, void *ends) {
-  nghttp2_session_callbacks *made;
-  CHECK(nghttp2.session_callbacks_new(&made) == 0);
-  if (begins) nghttp2.session_callbacks_set_on_begin_headers_callback(made, begins);
-  nghttp2.session_callbacks_set_on_header_callback(made, header);
-  nghttp2.session_callbacks_set_on_frame_recv_callback(made, frame);
-  nghttp2.session_callbacks_set_on_data_chunk_recv_callback(made, data);
-  nghttp2.session_callbacks_set_on_stream_close_callback(made, ends);
-  return made;
-}
-
 /* Ends the server while some of the last streams run. */
 static void end_all(uint64_t streams) {
   for (size_t i = 0; i < CLIENTS; i++) /* a client that is told of the end opens no more */
@@ -1166,18 +883,7 @@ int main(int count, char **arguments) {
   CHECK(count == 4 && chdir(arguments[1]) == 0);
   uint64_t streams = strtoull(arguments[2], NULL, 10);
   seed = (unsigned)atol(arguments[3]);
-  const char *missing = http2_load();
-  if (missing) {
-    fprintf(stderr, "missing: %s\n", missing);
-    return 2;
-  }
-  CHECK(nghttp2.option_new(&patient) == 0);
-  void *library = dlopen(NGHTTP2_LIBRARY, RTLD_NOW | RTLD_NOLOAD);
-  *(void **)&submit_headers = dlsym(library, "nghttp2_submit_headers");
-  CHECK(submit_headers);
-  nghttp2_option_set_stream_reset_rate_limit set_rate =
-      (nghttp2_option_set_stream_reset_rate_limit)dlsym(library, "nghttp2_option_set_stream_reset_rate_limit");
-  if (set_rate != NULL) set_rate(patient, UINT64_MAX / 2, UINT64_MAX / 2);
+  find_nghttp2();
   echoing = callbacks_of(echo_begins, echo_header, echo_frame, echo_data, echo_ends);
   asking = callbacks_of(NULL, answer_header, answer_frame, answer_data, answer_ends);
   stand_behind(true);
