@@ -82,6 +82,10 @@ static void note_data(echo_t *echo, const uint8_t *bytes, size_t size) { (void)e
 
 static void note_loss(backend_t *backend) { troubles += backend->echoes || size_of(&backend->line.unsent); }
 
+static void say_goodbye(backend_t *backend) {
+  say_goodbye_after(backend, nghttp2.session_get_last_proc_stream_id(backend->line.session));
+}
+
 static void step_backends(void) {
   accept_backends(&behind);
   for (size_t i = 0; i < BACKENDS; i++) {
@@ -595,8 +599,7 @@ static void end_all(uint64_t streams) {
   for (int i = 0; i < 3; i++) step_clients(streams), step_python(), step_backends();
   http2_end(server);
   flush();
-  for (size_t i = 0; i < VANDALS; i++)
-    if (vandals[i].fd) close(vandals[i].fd), discard(&vandals[i].bytes);
+  dismiss_vandals();
   settle(streams);
   CHECK(open_asks == 0 && http2_open_streams(server) == 0);
   CHECK(server->clients == NULL && server->client_count == 0 && server->touched == NULL);

@@ -37,14 +37,16 @@ static void put_frame(raw_t *raw, uint8_t type, uint8_t flags, uint32_t stream, 
   put(raw, payload, size);
 }
 
-static raw_t raw_client(void) {
-  raw_t raw = {.fd = connect_to("front"), .window = 65535, .stream_window = 65535};
+static raw_t raw_over(int fd) {
+  raw_t raw = {.fd = fd, .window = 65535, .stream_window = 65535};
   static const uint8_t wide[] = {0, 4, 0x7f, 0xff, 0xff, 0xff}, wider[] = {0x7f, 0xff, 0, 0};
   put(&raw, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
   put_frame(&raw, SETTINGS, 0, 0, wide, sizeof wide);
   put_frame(&raw, WINDOW_UPDATE, 0, 0, wider, sizeof wider);
   return raw;
 }
+
+static raw_t raw_client(void) { return raw_over(connect_to("front")); }
 
 static void put_name_value(buffer_t *to, const char *name, const char *value) {
   const char sizes[] = {0, (char)strlen(name), (char)strlen(value)};
@@ -93,23 +95,25 @@ static void take_frame(raw_t *raw, const uint8_t *frame, size_t size, uint32_t s
   raw->byes += type == GOAWAY;
 }
 
+/* Takes what has come. Answers what the last read did: 0 when the server has closed the connection. */
+static ssize_t take_frames(raw_t *raw) {
+  ssize_t size = recv(raw->fd, room_for(&raw->in, 1 << 20), 1 << 20, MSG_DONTWAIT);
+  if (size > 0) raw->in.end += (size_t)size;
+  while (size_of(&raw->in) >= FRAME_HEAD_SIZE) {
+    const uint8_t *frame = (const uint8_t *)raw->in.bytes + raw->in.at;
+    size_t length = (size_t)frame[0] << 16 | (size_t)frame[1] << 8 | frame[2];
+    if (size_of(&raw->in) < FRAME_HEAD_SIZE + length) break;
+    raw->in.at += FRAME_HEAD_SIZE + length;
+    take_frame(raw, frame, length, number_at(frame + 5));
+  }
+  return size;
+}
+
 /* Lets everybody do what there is to do. False when the server has closed the connection. */
 static bool listen_in(raw_t *raw) {
-  bool open = true;
-  for (ssize_t size = 1; size > 0;) {
-    settle_all();
-    size = recv(raw->fd, room_for(&raw->in, 1 << 20), 1 << 20, MSG_DONTWAIT);
-    if (size == 0) open = false;
-    if (size > 0) raw->in.end += (size_t)size;
-    while (size_of(&raw->in) >= FRAME_HEAD_SIZE) {
-      const uint8_t *frame = (const uint8_t *)raw->in.bytes + raw->in.at;
-      size_t length = (size_t)frame[0] << 16 | (size_t)frame[1] << 8 | frame[2];
-      if (size_of(&raw->in) < FRAME_HEAD_SIZE + length) break;
-      raw->in.at += FRAME_HEAD_SIZE + length;
-      take_frame(raw, frame, length, number_at(frame + 5));
-    }
-  }
-  return open;
+  ssize_t size = 1;
+  while (size > 0) settle_all(), size = take_frames(raw);
+  return size < 0;
 }
 
 static void leave_off(raw_t *raw) {

@@ -18,9 +18,11 @@ struct echo {
   long number; /* -1: of a client that sends garbage */
   bool has_id, has_timeout, ended, responded, waits;
   buffer_t bytes;
-  size_t received, most; /* bytes; it sends back no more than `most` if that is not 0, and resets the stream then */
-  int way;               /* what becomes of it; the program's */
+  size_t received, sent, most; /* bytes; if `most` is not 0, it resets the stream before it has sent so many back */
   char id[64];           /* x-request-id */
+  int way, stage;        /* what becomes of it, and when; the program's */
+  uint64_t timeout_us;
+  bool is_forwarded; /* x-forwarded-for */
 };
 
 /* A connection. */
@@ -50,7 +52,7 @@ static ssize_t read_echo(nghttp2_session *session, int32_t stream, uint8_t *to, 
   (void)data;
   echo_t *echo = source->ptr;
   size_t size = least(size_of(&echo->bytes), chance(3) ? 1 + draw(1000) : room);
-  bool is_enough = echo->most && echo->bytes.at + size >= echo->most;
+  bool is_enough = echo->most && echo->sent + size >= echo->most;
   if (is_enough) {
     nghttp2.submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream, NGHTTP2_INTERNAL_ERROR);
     return NGHTTP2_ERR_DEFERRED;
@@ -61,6 +63,7 @@ static ssize_t read_echo(nghttp2_session *session, int32_t stream, uint8_t *to, 
   }
   if (size) memcpy(to, echo->bytes.bytes + echo->bytes.at, size);
   echo->bytes.at += size;
+  echo->sent += size;
   if (echo->ended && size_of(&echo->bytes) == 0) {
     static const nghttp2_nv trailers[] = {NAME_VALUE("grpc-status", "0"), NAME_VALUE("x-last", "last")};
     *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
@@ -155,10 +158,6 @@ static void accept_backends(site_t *site) {
 static void say_goodbye_after(backend_t *backend, int32_t last) {
   backend->leaving = true;
   nghttp2.submit_goaway(backend->line.session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0);
-}
-
-static void say_goodbye(backend_t *backend) {
-  say_goodbye_after(backend, nghttp2.session_get_last_proc_stream_id(backend->line.session));
 }
 
 #endif

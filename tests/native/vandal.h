@@ -80,4 +80,11 @@ static void step_vandal(vandal_t *vandal) {
   }
 }
 
+static void dismiss_vandals(void) {
+  for (size_t i = 0; i < VANDALS; i++) {
+    if (vandals[i].fd) close(vandals[i].fd), discard(&vandals[i].bytes);
+    vandals[i].fd = 0;
+  }
+}
+
 #endif
