@@ -7,169 +7,38 @@
  * and that nothing is left. All in one thread, and the same for the same seed. Meant to be built with the sanitizers
  * for addresses and undefined behaviour (see test_http2_server_native.py). Arguments: a folder, streams, seed.
  */
-#include <poll.h>
-#include <stdio.h>
 #include <sys/resource.h>
 
 #include "../../services/modelyard/http2/native/http2_server.c"
+#include "asking.h"
 #include "check.h"
+#include "raw_client.h"
+#include "serving.h"
+#include "vandal.h"
 
-enum { CLIENTS = 10, OPEN_ASKS = 24, VANDALS = 3, LIMIT = 30 * 1000, HELD = 1 << 14, PIECE = 16 * 1024 };
+enum { LIMIT = 30 * 1000, HELD = 1 << 14 };
 enum { REFUSED = 7, EARLY = 9, AWAY = 14 }; /* statuses */
-enum { REFUSED_STREAM = 7 };                /* HTTP/2's error */
 
-#define PATH "/inference.GRPCInferenceService/ModelInfer"
 #define HEAD "head"
 
-static unsigned seed;
 static server_t *server;
-static uint64_t numbers; /* of clients' streams, which have begun */
-static size_t moved; /* whether anything still happens */
-static bool eager;   /* everybody does at once all that he can */
-static bool ending;  /* the server will take no new streams */
-static struct { long echoed, together, refused, early, unavailable, reset, abandoned, failed, hints; } counts;
-
-static unsigned draw(unsigned below) { return (unsigned)rand_r(&seed) % below; }
-
-static bool chance(unsigned of) { return !eager && draw(of) == 0; }
-
-static size_t least(size_t left, size_t right) { return left < right ? left : right; }
-
-/* Contents of a stream's message, told from any other's. */
-static char byte_of(uint64_t number, size_t at) { return (char)(number * 31 + at * 7 + (at >> 8)); }
-
-static struct sockaddr_un address(const char *path) {
-  struct sockaddr_un made = {.sun_family = AF_UNIX};
-  strcpy(made.sun_path, path);
-  return made;
-}
-
-static int listen_at(const char *path) {
-  struct sockaddr_un at = address(path);
-  unlink(path);
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  CHECK(bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(fd, 100) == 0);
-  return fd;
-}
-
-static int connect_to(const char *path) {
-  struct sockaddr_un at = address(path);
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  CHECK(connect(fd, (struct sockaddr *)&at, sizeof at) == 0);
-  return fd;
-}
-
-/* A session over a socket, of a client or of the server behind. */
-typedef struct {
-  int fd;
-  nghttp2_session *session;
-  buffer_t unsent;
-} line_t;
-
-/* Moves up to so many bytes each way. False when the line is at its end. */
-static bool move(line_t *line, size_t most) {
-  static uint8_t bytes[64 * 1024];
-  ssize_t size = recv(line->fd, bytes, least(most, sizeof bytes), MSG_DONTWAIT);
-  if (size == 0 || (size < 0 && errno != EAGAIN)) return false;
-  if (size > 0) CHECK(nghttp2.session_mem_recv(line->session, bytes, (size_t)size) == size);
-  while (size_of(&line->unsent) < most) {
-    const uint8_t *found;
-    ssize_t given = nghttp2.session_mem_send(line->session, &found);
-    CHECK(given >= 0);
-    if (given == 0) break;
-    append(&line->unsent, found, (size_t)given);
-  }
-  size_t part = least(size_of(&line->unsent), most);
-  ssize_t sent = part ? send(line->fd, line->unsent.bytes + line->unsent.at, part, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
-  if (sent > 0) line->unsent.at += (size_t)sent;
-  moved += (size > 0) + (sent > 0);
-  return size_of(&line->unsent) || nghttp2.session_want_read(line->session) ||
-         nghttp2.session_want_write(line->session);
-}
-
-static void cut(line_t *line) {
-  nghttp2.session_del(line->session);
-  close(line->fd);
-  discard(&line->unsent);
-}
-
-static bool named(const uint8_t *name, size_t size, const char *text) { return is(name, size, text); }
-
-static long number_in(const uint8_t *value, size_t size) {
-  char text[32] = {0};
-  memcpy(text, value, least(size, sizeof text - 1));
-  return strtol(text, NULL, 10);
-}
+static struct { long echoed, together, refused, early, unavailable, reset, failed, hints; } counts;
 
 /* ----------------------------------------------------------------------------------------- the server behind */
 
-typedef struct echo echo_t;
-typedef struct backend backend_t;
-
-struct echo {
-  backend_t *backend;
-  echo_t *next;
-  int32_t stream;
-  long number; /* -1: of a client that sends garbage */
-  bool has_id, has_timeout, ended, responded, waits;
-  buffer_t bytes;
-};
-
-struct backend {
-  line_t line;
-  echo_t *echoes;
-  bool leaving;
-};
-
-enum { BACKENDS = 64 };
-/* nghttp2_submit_headers, which the server has no use for. */
-static int32_t (*submit_headers)(nghttp2_session *, uint8_t flags, int32_t stream, const nghttp2_priority_spec *,
-                                 const nghttp2_nv *, size_t, void *);
-static nghttp2_option *patient; /* with streams that are reset, however many */
-static backend_t *backends[BACKENDS];
-static int behind = -1;
-static long troubles;   /* how often calls behind could be lost */
+static site_t behind = {.path = "behind", .listening = -1};
 static bool sound_only; /* no new ones now */
 static bool mute;       /* it answers nobody for now */
 
 static bool in_trouble(void) {
-  if (behind < 0) return true;
+  if (behind.listening < 0) return true;
   for (size_t i = 0; i < BACKENDS; i++)
-    if (backends[i] && backends[i]->leaving) return true;
+    if (behind.backends[i] && behind.backends[i]->leaving) return true;
   for (const connection_t *onward = server->onwards; onward; onward = onward->after) {
     struct pollfd unnoticed = {onward->fd, POLLRDHUP, 0};
     if (poll(&unnoticed, 1, 0)) return true;
   }
   return false;
-}
-
-static ssize_t read_echo(nghttp2_session *session, int32_t stream, uint8_t *to, size_t room, uint32_t *flags,
-                         nghttp2_data_source *source, void *data) {
-  (void)data;
-  echo_t *echo = source->ptr;
-  size_t size = least(size_of(&echo->bytes), chance(3) ? 1 + draw(1000) : room);
-  if (size == 0 && !echo->ended) {
-    echo->waits = true;
-    return NGHTTP2_ERR_DEFERRED;
-  }
-  if (size) memcpy(to, echo->bytes.bytes + echo->bytes.at, size);
-  echo->bytes.at += size;
-  if (echo->ended && size_of(&echo->bytes) == 0) {
-    static const nghttp2_nv trailers[] = {NAME_VALUE("grpc-status", "0"), NAME_VALUE("x-last", "last")};
-    *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
-    nghttp2.submit_trailer(session, stream, trailers, 2);
-  }
-  return (ssize_t)size;
-}
-
-static int echo_begins(nghttp2_session *session, const nghttp2_frame *frame, void *data) {
-  backend_t *backend = data;
-  if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
-  echo_t *echo = calloc(1, sizeof *echo);
-  *echo = (echo_t){.backend = backend, .next = backend->echoes, .stream = frame->hd.stream_id, .number = -1};
-  backend->echoes = echo;
-  nghttp2.session_set_stream_user_data(session, echo->stream, echo);
-  return 0;
 }
 
 static int echo_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_size,
@@ -186,16 +55,9 @@ static int echo_header(nghttp2_session *session, const nghttp2_frame *frame, con
 static void respond(echo_t *echo) {
   static const nghttp2_nv headers[] = {
       NAME_VALUE(":status", "200"), NAME_VALUE("content-type", "application/grpc"), NAME_VALUE("grpc-status", "9")};
-  nghttp2_data_provider body = {{.ptr = echo}, read_echo};
   bool early = echo->number % 13 == 1;
-  for (long left = echo->number % 4 == 2 ? echo->number % 3 : 0; left > 0; left--) {
-    static const nghttp2_nv hint[] = {
-        NAME_VALUE(":status", "103"), NAME_VALUE("grpc-status", "13"), NAME_VALUE("link", "</other>")};
-    submit_headers(echo->backend->line.session, NGHTTP2_FLAG_NONE, echo->stream, NULL, hint, 3, NULL);
-    counts.hints++;
-  }
-  echo->responded = true;
-  nghttp2.submit_response(echo->backend->line.session, echo->stream, headers, early ? 3 : 2, early ? NULL : &body);
+  for (long left = echo->number % 4 == 2 ? echo->number % 3 : 0; left > 0; left--) send_hint(echo), counts.hints++;
+  send_back(echo, headers, early ? 3 : 2, !early);
 }
 
 static int echo_frame(nghttp2_session *session, const nghttp2_frame *frame, void *data) {
@@ -216,81 +78,30 @@ static int echo_frame(nghttp2_session *session, const nghttp2_frame *frame, void
   return 0;
 }
 
-static int echo_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *bytes, size_t size,
-                     void *data) {
-  (void)flags, (void)data;
-  echo_t *echo = nghttp2.session_get_stream_user_data(session, stream);
-  if (echo) append(&echo->bytes, bytes, size);
-  return 0;
-}
+static void note_data(echo_t *echo, const uint8_t *bytes, size_t size) { (void)echo, (void)bytes, (void)size; }
 
-static void forget_echo(echo_t *echo) {
-  echo_t **at = &echo->backend->echoes;
-  while (*at != echo) at = &(*at)->next;
-  *at = echo->next;
-  discard(&echo->bytes);
-  free(echo);
-}
-
-static int echo_ends(nghttp2_session *session, int32_t stream, uint32_t code, void *data) {
-  (void)code, (void)data;
-  echo_t *echo = nghttp2.session_get_stream_user_data(session, stream);
-  if (echo) forget_echo(echo);
-  return 0;
-}
-
-static void stand_behind(bool there) {
-  if (there && behind < 0) behind = listen_at("behind");
-  if (!there && behind >= 0) close(behind), behind = -1;
-}
-
-static void break_off(size_t slot) {
-  backend_t *backend = backends[slot];
-  backends[slot] = NULL;
-  if (backend->echoes || size_of(&backend->line.unsent)) troubles++;
-  while (backend->echoes) forget_echo(backend->echoes);
-  cut(&backend->line);
-  free(backend);
-}
-
-static void accept_backends(nghttp2_session_callbacks *callbacks) {
-  int fd = behind < 0 ? -1 : accept4(behind, NULL, NULL, SOCK_NONBLOCK);
-  if (fd < 0) return;
-  size_t slot = 0;
-  while (slot < BACKENDS && backends[slot]) slot++;
-  CHECK(slot < BACKENDS);
-  backends[slot] = calloc(1, sizeof *backends[slot]);
-  backends[slot]->line.fd = fd;
-  nghttp2.session_server_new2(&backends[slot]->line.session, callbacks, backends[slot], patient);
-  nghttp2.submit_settings(backends[slot]->line.session, NGHTTP2_FLAG_NONE, NULL, 0);
-  moved++;
-}
+static void note_loss(backend_t *backend) { troubles += backend->echoes || size_of(&backend->line.unsent); }
 
 static void say_goodbye(backend_t *backend) {
-  int32_t last = nghttp2.session_get_last_proc_stream_id(backend->line.session);
-  backend->leaving = true;
-  troubles++;
-  nghttp2.submit_goaway(backend->line.session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0);
+  say_goodbye_after(backend, nghttp2.session_get_last_proc_stream_id(backend->line.session));
 }
 
-static nghttp2_session_callbacks *echoing, *asking;
-
 static void step_backends(void) {
-  accept_backends(echoing);
+  accept_backends(&behind);
   for (size_t i = 0; i < BACKENDS; i++) {
-    if (backends[i] == NULL || chance(3)) continue;
-    if (!sound_only && !backends[i]->leaving && chance(300)) say_goodbye(backends[i]);
-    if (!sound_only && chance(600)) troubles++, break_off(i);
-    else if (!move(&backends[i]->line, eager ? PIECE : 1 + draw(PIECE))) {
-      CHECK(backends[i]->leaving); /* whatever comes from clients, nothing sound ends this connection */
-      break_off(i);
+    if (behind.backends[i] == NULL || chance(3)) continue;
+    if (!sound_only && !behind.backends[i]->leaving && chance(300)) troubles++, say_goodbye(behind.backends[i]);
+    if (!sound_only && chance(600)) troubles++, break_off(&behind, i);
+    else if (!move(&behind.backends[i]->line, eager ? PIECE : 1 + draw(PIECE))) {
+      CHECK(behind.backends[i]->leaving); /* whatever comes from clients, nothing sound ends this connection */
+      break_off(&behind, i);
     }
   }
-  if (sound_only || !chance(behind < 0 ? 20 : 100)) return;
+  if (sound_only || !chance(behind.listening < 0 ? 20 : 100)) return;
   troubles++;
-  stand_behind(behind < 0);
-  for (size_t i = 0; i < BACKENDS && behind < 0; i++)
-    if (backends[i] && draw(2)) break_off(i);
+  stand(&behind, behind.listening < 0);
+  for (size_t i = 0; i < BACKENDS && behind.listening < 0; i++)
+    if (behind.backends[i] && draw(2)) break_off(&behind, i);
 }
 
 /* ------------------------------------------------------------------------------------------- Python's stand-in */
@@ -456,123 +267,29 @@ static void step_python(void) {
 
 /* ----------------------------------------------------------------------------------------------------- clients */
 
-typedef struct {
-  line_t *line;
-  uint64_t number;
-  int32_t stream;
-  bool relayed, waits, cancelled;
-  bool by_trailers, is_plain;
-  char *body;
-  size_t size, allowed, sent, contents_at;
-  buffer_t answer;
-  int ended, status, statuses;
-  long troubles;
-  bool begun_in_trouble;
-} ask_t;
-
-typedef struct {
-  line_t line;
-  ask_t *asks[OPEN_ASKS];
-} client_t;
-
-static client_t *clients[CLIENTS];
-static size_t open_asks;
-
 static void make_body(ask_t *ask) {
   unsigned kind = draw(24);
   size_t size = kind == 0 ? 0 : kind == 1 ? LIMIT - 2 + draw(5) : kind == 2 ? draw(200 * 1000) : draw(300);
   ask->is_plain = !ask->relayed && kind > 6;
   if (ask->is_plain) size = 9 + 16 * draw(3); /* so that some fit together */
-  size_t room = PREFIX_SIZE + size;
-  ask->body = malloc(room);
-  ask->size = !ask->relayed && kind == 3 ? 0 : room;
-  for (size_t i = 0; i < size; i++) ask->body[PREFIX_SIZE + i] = byte_of(ask->number, i);
-  const char prefix[PREFIX_SIZE] = {0, 0, (char)(size >> 16), (char)(size >> 8), (char)size};
-  memcpy(ask->body, prefix, PREFIX_SIZE);
+  make_message(ask, size);
+  if (!ask->relayed && kind == 3) ask->size = 0;
   if (!ask->is_plain) return;
   const char head[] = {1 << 3 | 2, 1, 'm', 7 << 3 | 2, (char)(size - 5)};
   memcpy(ask->body + PREFIX_SIZE, head, sizeof head);
   ask->contents_at = PREFIX_SIZE + sizeof head;
 }
 
-static ssize_t read_body(nghttp2_session *session, int32_t stream, uint8_t *to, size_t room, uint32_t *flags,
-                         nghttp2_data_source *source, void *data) {
-  (void)data;
-  ask_t *ask = source->ptr;
-  size_t size = least(ask->allowed - ask->sent, room);
-  if (size == 0 && ask->sent < ask->size) {
-    ask->waits = true;
-    return NGHTTP2_ERR_DEFERRED;
-  }
-  memcpy(to, ask->body + ask->sent, size);
-  ask->sent += size;
-  if (ask->sent == ask->size) *flags |= NGHTTP2_DATA_FLAG_EOF;
-  if (ask->sent == ask->size && ask->by_trailers) {
-    static const nghttp2_nv trailer = NAME_VALUE("x-trailer", "ignored");
-    *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-    nghttp2.submit_trailer(session, stream, &trailer, 1);
-  }
-  return (ssize_t)size;
-}
-
-static nghttp2_nv header(const char *name, const char *value) {
-  return (nghttp2_nv){(uint8_t *)name, (uint8_t *)value, strlen(name), strlen(value), NGHTTP2_NV_FLAG_NONE};
-}
-
-static ask_t *begin(client_t *client) {
-  ask_t *ask = calloc(1, sizeof *ask);
-  *ask = (ask_t){.line = &client->line, .number = numbers++, .troubles = troubles, .begun_in_trouble = in_trouble()};
+static size_t describe(ask_t *ask, nghttp2_nv *headers) {
   unsigned way = draw(8); /* not for Python: another path, no trailers wanted, another type */
   ask->relayed = way < 3;
-  ask->by_trailers = draw(8) == 0;
   make_body(ask);
-  char number[24], id[sizeof number + 2];
-  snprintf(number, sizeof number, "%llu", (unsigned long long)ask->number);
-  snprintf(id, sizeof id, "r-%s", number);
-  nghttp2_nv headers[10] = {header(":method", "POST"), header(":scheme", "http"), header(":authority", "me"),
-                            header(":path", way == 0 ? "/other" : PATH)};
-  size_t count = 4;
+  size_t count = 0;
+  headers[count++] = header(":path", way == 0 ? "/other" : PATH);
   headers[count++] = header("content-type", way == 1 ? "application/json" : "application/grpc+proto");
   if (way != 2) headers[count++] = header("te", "trailers");
-  if (ask->number % 3 == 0) headers[count++] = header("grpc-timeout", "10S");
-  if (ask->number % 2) headers[count++] = header("x-request-id", id);
-  if (ask->relayed) headers[count++] = header("x-number", number);
-  ask->allowed = draw(3) ? ask->size : draw((unsigned)ask->size + 1);
-  nghttp2_data_provider body = {{.ptr = ask}, read_body};
-  ask->stream = nghttp2.submit_request(client->line.session, NULL, headers, count, ask->size ? &body : NULL, ask);
-  CHECK(ask->stream > 0);
-  open_asks++;
-  return ask;
-}
-
-static int answer_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_size,
-                         const uint8_t *value, size_t value_size, uint8_t flags, void *data) {
-  (void)flags, (void)data;
-  ask_t *ask = nghttp2.session_get_stream_user_data(session, frame->hd.stream_id);
-  if (ask == NULL) return 0;
-  if (named(name, name_size, ":status")) CHECK(number_in(value, value_size) == 200);
-  if (named(name, name_size, "grpc-status")) ask->status = (int)number_in(value, value_size), ask->statuses++;
-  return 0;
-}
-
-static int answer_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *bytes, size_t size,
-                       void *data) {
-  (void)flags, (void)data;
-  ask_t *ask = nghttp2.session_get_stream_user_data(session, stream);
-  if (ask) append(&ask->answer, bytes, size);
-  return 0;
-}
-
-static int answer_frame(nghttp2_session *session, const nghttp2_frame *frame, void *data) {
-  (void)data;
-  if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
-  ask_t *ask = nghttp2.session_get_stream_user_data(session, frame->hd.stream_id);
-  if (ask && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) ask->ended++;
-  return 0;
-}
-
-static bool is_answer(const ask_t *ask, const char *right, size_t size) {
-  return ask->answer.end == size && same(ask->answer.bytes, right, size);
+  if (ask->relayed) headers[count++] = header("x-number", ask->number_text);
+  return count;
 }
 
 /* Whether it has its share of an answer to calls that came together. */
@@ -627,159 +344,9 @@ static void check_called(const ask_t *ask, uint32_t code) {
   }
 }
 
-static void forget_ask(ask_t *ask) {
-  discard(&ask->answer);
-  free(ask->body);
-  free(ask);
-  open_asks--;
-}
-
-static int answer_ends(nghttp2_session *session, int32_t stream, uint32_t code, void *data) {
-  client_t *client = data;
-  ask_t *ask = nghttp2.session_get_stream_user_data(session, stream);
-  if (ask == NULL) return 0;
-  if (ask->cancelled) {
-    counts.abandoned++;
-  } else {
-    CHECK(ask->ended <= 1 && ask->statuses == ask->ended);
-    if (ask->relayed) check_relayed(ask, code);
-    else check_called(ask, code);
-  }
-  for (size_t i = 0; i < OPEN_ASKS; i++)
-    if (client->asks[i] == ask) client->asks[i] = NULL;
-  forget_ask(ask);
-  return 0;
-}
-
-static void hang_up(size_t slot) {
-  client_t *client = clients[slot];
-  clients[slot] = NULL;
-  cut(&client->line);
-  for (size_t i = 0; i < OPEN_ASKS; i++)
-    if (client->asks[i]) counts.abandoned++, forget_ask(client->asks[i]);
-  free(client);
-}
-
-static client_t *call_up(void) {
-  client_t *client = calloc(1, sizeof *client);
-  client->line.fd = connect_to(draw(2) ? "front" : "side");
-  nghttp2.session_client_new2(&client->line.session, asking, client, NULL);
-  nghttp2.submit_settings(client->line.session, NGHTTP2_FLAG_NONE, NULL, 0);
-  return client;
-}
-
-/* What gRPC's client sends for a call that is cancelled before its headers are written. */
-static const uint8_t idle_reset[] = {0, 0, 4, NGHTTP2_RST_STREAM, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, NGHTTP2_CANCEL};
-
-static void step_ask(ask_t *ask) {
-  if (ask->cancelled) return;
-  if (chance(60)) {
-    ask->cancelled = true;
-    nghttp2.submit_rst_stream(ask->line->session, NGHTTP2_FLAG_NONE, ask->stream, NGHTTP2_CANCEL);
-  } else if (ask->allowed < ask->size && (eager || chance(3))) {
-    size_t rest = ask->size - ask->allowed;
-    ask->allowed += eager || draw(2) ? rest : draw((unsigned)rest);
-    if (ask->waits) ask->waits = false, nghttp2.session_resume_data(ask->line->session, ask->stream);
-    moved++;
-  }
-}
-
-static void step_clients(uint64_t streams) {
-  for (size_t i = 0; i < CLIENTS; i++) {
-    if (clients[i] == NULL) {
-      if (numbers < streams && !ending && !eager) clients[i] = call_up();
-      continue;
-    }
-    if (chance(3)) continue;
-    for (size_t j = 0; j < OPEN_ASKS; j++) {
-      if (clients[i]->asks[j]) step_ask(clients[i]->asks[j]);
-      else if (numbers < streams && !eager && chance(3)) clients[i]->asks[j] = begin(clients[i]);
-    }
-    if (clients[i]->line.unsent.room && chance(30)) append(&clients[i]->line.unsent, idle_reset, sizeof idle_reset);
-    if (chance(400)) {
-      hang_up(i);
-    } else if (!move(&clients[i]->line, eager || draw(2) ? PIECE : 1 + draw(500))) {
-      CHECK(ending);
-      for (size_t j = 0; j < OPEN_ASKS; j++) CHECK(clients[i]->asks[j] == NULL);
-      hang_up(i);
-    }
-  }
-}
-
-/* ------------------------------------------------------------------------------------- clients that send garbage */
-
-typedef struct {
-  int fd;
-  buffer_t bytes;
-} vandal_t;
-
-static vandal_t vandals[VANDALS];
-
-static ssize_t read_garbage(nghttp2_session *session, int32_t stream, uint8_t *to, size_t room, uint32_t *flags,
-                            nghttp2_data_source *source, void *data) {
-  (void)session, (void)stream, (void)source, (void)data;
-  size_t size = least(room, 6 + draw(300));
-  memset(to, 0, size);
-  if (draw(2)) to[4] = (uint8_t)(size - PREFIX_SIZE);
-  *flags |= NGHTTP2_DATA_FLAG_EOF;
-  return (ssize_t)size;
-}
-
-/* What a sound client would send for some calls. */
-static void sound_bytes(buffer_t *bytes) {
-  nghttp2_session *session;
-  nghttp2.session_client_new2(&session, asking, NULL, NULL);
-  nghttp2.submit_settings(session, NGHTTP2_FLAG_NONE, NULL, 0);
-  for (unsigned left = 1 + draw(6); left; left--) {
-    nghttp2_nv headers[] = {header(":method", "POST"), header(":scheme", "http"), header(":authority", "me"),
-                            header(":path", draw(2) ? PATH : "/x"), header("content-type", "application/grpc"),
-                            header("te", "trailers"), header("grpc-timeout", "1S"), header("x-request-id", "r-0")};
-    nghttp2_data_provider body = {{.ptr = NULL}, read_garbage};
-    int32_t stream = nghttp2.submit_request(session, NULL, headers, 6 + draw(3), &body, NULL);
-    const uint8_t *found;
-    for (ssize_t size; (size = nghttp2.session_mem_send(session, &found)) > 0;) append(bytes, found, (size_t)size);
-    if (draw(3) == 0) nghttp2.submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream, NGHTTP2_CANCEL);
-  }
-  const uint8_t *found;
-  for (ssize_t size; (size = nghttp2.session_mem_send(session, &found)) > 0;) append(bytes, found, (size_t)size);
-  nghttp2.session_del(session);
-}
-
-static void spoil(buffer_t *bytes) {
-  size_t from = draw(10) ? PREFACE_SIZE : 0;
-  for (unsigned left = draw(6); left; left--) {
-    size_t at = from + draw((unsigned)(bytes->end - from));
-    bytes->bytes[at] = (char)draw(256);
-  }
-  if (draw(3) == 0) { /* a part twice */
-    size_t at = from + draw((unsigned)(bytes->end - from)), size = bytes->end - at;
-    char *part = malloc(size);
-    memcpy(part, bytes->bytes + at, size);
-    append(bytes, part, size);
-    free(part);
-  }
-  if (draw(4) == 0) bytes->end = from + draw((unsigned)(bytes->end - from));
-}
-
-static void step_vandal(vandal_t *vandal) {
-  if (vandal->fd == 0) {
-    vandal->fd = connect_to("front");
-    sound_bytes(&vandal->bytes);
-    if (draw(4)) spoil(&vandal->bytes);
-    else if (draw(4) == 0)
-      for (size_t i = 0; i < vandal->bytes.end; i++) vandal->bytes.bytes[i] = (char)draw(256);
-  }
-  size_t part = least(size_of(&vandal->bytes), 1 + draw(400));
-  if (part) send(vandal->fd, vandal->bytes.bytes + vandal->bytes.at, part, MSG_NOSIGNAL | MSG_DONTWAIT);
-  vandal->bytes.at += part;
-  char ignored[1000];
-  bool over = draw(2) && recv(vandal->fd, ignored, sizeof ignored, MSG_DONTWAIT) == 0;
-  if (over || eager || draw(part ? 200 : 20) == 0) {
-    close(vandal->fd);
-    discard(&vandal->bytes);
-    vandal->fd = 0;
-    moved++;
-  }
+static void check_answer(const ask_t *ask, uint32_t code) {
+  if (ask->relayed) check_relayed(ask, code);
+  else check_called(ask, code);
 }
 
 /* ------------------------------------------------------------------------------------------------ all together */
@@ -799,6 +366,8 @@ static void settle(uint64_t streams) {
   CHECK(poll(&ready, 1, 0) == 0);
 }
 
+static void settle_all(void) { settle(numbers); }
+
 static void look(uint64_t streams) {
   settle(streams); /* nobody is silent who could speak */
   http2_look_for_silent(server);
@@ -811,7 +380,7 @@ static void run_at_random(uint64_t streams) {
   while (numbers < streams || open_asks) {
     CHECK(--left);
     sound_only = numbers >= streams;
-    if (sound_only) stand_behind(true);
+    if (sound_only) stand(&behind, true);
     step_clients(streams);
     if (draw(2)) step_python();
     if (draw(2)) step_backends();
@@ -821,116 +390,6 @@ static void run_at_random(uint64_t streams) {
 }
 
 /* -------------------------------------------------------------------- scenes, with frames that are written by hand */
-
-typedef struct {
-  int fd;
-  buffer_t in;
-  int64_t window, stream_window; /* what may be sent */
-  size_t received; /* bytes of data */
-  int headers, ends, resets, byes;
-} raw_t;
-
-static void put(raw_t *raw, const void *bytes, size_t size) {
-  for (size_t at = 0; at < size;) {
-    ssize_t sent = send(raw->fd, (const char *)bytes + at, size - at, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent > 0) at += (size_t)sent;
-    else settle(numbers);
-  }
-}
-
-static void put_frame(raw_t *raw, uint8_t type, uint8_t flags, uint32_t stream, const void *payload, size_t size) {
-  const uint8_t head[FRAME_HEAD_SIZE] = {(uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size, type, flags,
-                                        (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8),
-                                        (uint8_t)stream};
-  put(raw, head, sizeof head);
-  put(raw, payload, size);
-}
-
-enum { SETTINGS = 4, GOAWAY = 7, WINDOW_UPDATE = 8, CONTINUATION = 9 };
-enum { END_STREAM = 1, END_HEADERS = 4, PADDED = 8 };
-
-static raw_t raw_client(void) {
-  raw_t raw = {.fd = connect_to("front"), .window = 65535, .stream_window = 65535};
-  static const uint8_t wide[] = {0, 4, 0x7f, 0xff, 0xff, 0xff}, wider[] = {0x7f, 0xff, 0, 0};
-  put(&raw, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
-  put_frame(&raw, SETTINGS, 0, 0, wide, sizeof wide);
-  put_frame(&raw, WINDOW_UPDATE, 0, 0, wider, sizeof wider);
-  return raw;
-}
-
-static void put_name_value(buffer_t *to, const char *name, const char *value) {
-  const char sizes[] = {0, (char)strlen(name), (char)strlen(value)};
-  append(to, sizes, 2);
-  append(to, name, strlen(name));
-  append(to, sizes + 2, 1);
-  append(to, value, strlen(value));
-}
-
-static buffer_t headers_for(const char *path) {
-  buffer_t block = {0};
-  put_name_value(&block, ":method", "POST");
-  put_name_value(&block, ":scheme", "http");
-  put_name_value(&block, ":authority", "me");
-  put_name_value(&block, ":path", path);
-  put_name_value(&block, "content-type", "application/grpc");
-  put_name_value(&block, "te", "trailers");
-  return block;
-}
-
-static void put_headers(raw_t *raw, uint32_t stream, const char *path, uint8_t flags) {
-  buffer_t block = headers_for(path);
-  put_frame(raw, NGHTTP2_HEADERS, END_HEADERS | flags, stream, block.bytes, block.end);
-  discard(&block);
-}
-
-static uint32_t number_at(const uint8_t *bytes) {
-  return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
-}
-
-static void take_frame(raw_t *raw, const uint8_t *frame, size_t size, uint32_t stream) {
-  const uint8_t *payload = frame + FRAME_HEAD_SIZE;
-  uint8_t type = frame[3], flags = frame[4];
-  if (type == WINDOW_UPDATE) {
-    *(stream ? &raw->stream_window : &raw->window) += number_at(payload);
-  } else if (type == SETTINGS && !(flags & 1)) {
-    for (size_t at = 0; at + 6 <= size; at += 6)
-      if (payload[at + 1] == 4)
-        raw->stream_window += number_at(payload + at + 2) - 65535;
-    put_frame(raw, SETTINGS, 1, 0, NULL, 0);
-  }
-  raw->received += type == NGHTTP2_DATA ? size : 0;
-  raw->headers += type == NGHTTP2_HEADERS;
-  raw->ends += (type == NGHTTP2_HEADERS || type == NGHTTP2_DATA) && (flags & END_STREAM);
-  raw->resets += type == NGHTTP2_RST_STREAM;
-  raw->byes += type == GOAWAY;
-}
-
-/* Lets everybody do what there is to do. False when the server has closed the connection. */
-static bool listen_in(raw_t *raw) {
-  bool open = true;
-  for (ssize_t size = 1; size > 0;) {
-    settle(numbers);
-    size = recv(raw->fd, room_for(&raw->in, 1 << 20), 1 << 20, MSG_DONTWAIT);
-    if (size == 0) open = false;
-    if (size > 0) raw->in.end += (size_t)size;
-    while (size_of(&raw->in) >= FRAME_HEAD_SIZE) {
-      const uint8_t *frame = (const uint8_t *)raw->in.bytes + raw->in.at;
-      size_t length = (size_t)frame[0] << 16 | (size_t)frame[1] << 8 | frame[2];
-      if (size_of(&raw->in) < FRAME_HEAD_SIZE + length) break;
-      raw->in.at += FRAME_HEAD_SIZE + length;
-      take_frame(raw, frame, length, number_at(frame + 5));
-    }
-  }
-  return open;
-}
-
-static void leave_off(raw_t *raw) {
-  close(raw->fd);
-  discard(&raw->in);
-  settle(numbers);
-}
-
-static bool may_send(const raw_t *raw, int64_t size) { return raw->window >= size && raw->stream_window >= size; }
 
 /* More than all windows hold, most of it padding: they are opened again. */
 static void pour(const char *path) {
@@ -1016,14 +475,14 @@ static void take_leave(void) {
   CHECK(listen_in(&raw) && raw.received == 5);
   size_t before = 0, after = 0;
   for (size_t i = 0; i < BACKENDS; i++)
-    if (backends[i]) before++, say_goodbye(backends[i]);
+    if (behind.backends[i]) before++, say_goodbye(behind.backends[i]);
   CHECK(before == 1 && listen_in(&raw));
   put_headers(&raw, 3, "/x", 0);
   put_frame(&raw, NGHTTP2_DATA, END_STREAM, 3, "second", 6);
   CHECK(listen_in(&raw) && raw.received == 11 && raw.ends == 1);
   put_frame(&raw, NGHTTP2_DATA, END_STREAM, 1, "third", 5);
   CHECK(listen_in(&raw) && raw.received == 16 && raw.ends == 2 && raw.resets == 0);
-  for (size_t i = 0; i < BACKENDS; i++) after += backends[i] != NULL;
+  for (size_t i = 0; i < BACKENDS; i++) after += behind.backends[i] != NULL;
   CHECK(after == 1);
   leave_off(&raw);
 }
@@ -1038,13 +497,12 @@ static void lose_backend(void) {
   put_headers(&raw, 3, "/x", END_STREAM);
   CHECK(listen_in(&raw) && raw.headers == 1);
   mute = false;
-  stand_behind(false);
-  for (size_t i = 0; i < BACKENDS; i++)
-    if (backends[i]) break_off(i);
+  stand(&behind, false);
+  break_all_off(&behind);
   CHECK(listen_in(&raw) && raw.resets == 1 && raw.headers == 2 && raw.ends == 1);
   put_headers(&raw, 5, "/x", END_STREAM);
   CHECK(listen_in(&raw) && raw.headers == 3 && raw.ends == 2);
-  stand_behind(true);
+  stand(&behind, true);
   put_headers(&raw, 7, "/x", 0);
   put_frame(&raw, NGHTTP2_DATA, END_STREAM, 7, "again", 5);
   CHECK(listen_in(&raw) && raw.received == 10 && raw.ends == 3);
@@ -1055,9 +513,8 @@ static void lose_backend(void) {
 static void crowd_backend(void) {
   enum { CROWD = 3 };
   int crowd[CROWD];
-  stand_behind(false);
-  for (size_t i = 0; i < BACKENDS; i++)
-    if (backends[i]) break_off(i);
+  stand(&behind, false);
+  break_all_off(&behind);
   raw_t raw = raw_client();
   CHECK(listen_in(&raw));
   int full = listen_at("behind");
@@ -1067,7 +524,7 @@ static void crowd_backend(void) {
   CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == 0);
   for (size_t i = 0; i < CROWD; i++) close(crowd[i]);
   close(full);
-  stand_behind(true);
+  stand(&behind, true);
   leave_off(&raw);
 }
 
@@ -1131,17 +588,6 @@ static void read_nothing(void) {
   leave_off(&raw);
 }
 
-static nghttp2_session_callbacks *callbacks_of(void *begins, void *header, void *frame, void *data, void *ends) {
-  nghttp2_session_callbacks *made;
-  CHECK(nghttp2.session_callbacks_new(&made) == 0);
-  if (begins) nghttp2.session_callbacks_set_on_begin_headers_callback(made, begins);
-  nghttp2.session_callbacks_set_on_header_callback(made, header);
-  nghttp2.session_callbacks_set_on_frame_recv_callback(made, frame);
-  nghttp2.session_callbacks_set_on_data_chunk_recv_callback(made, data);
-  nghttp2.session_callbacks_set_on_stream_close_callback(made, ends);
-  return made;
-}
-
 /* Ends the server while some of the last streams run. */
 static void end_all(uint64_t streams) {
   for (size_t i = 0; i < CLIENTS; i++) /* a client that is told of the end opens no more */
@@ -1153,8 +599,7 @@ static void end_all(uint64_t streams) {
   for (int i = 0; i < 3; i++) step_clients(streams), step_python(), step_backends();
   http2_end(server);
   flush();
-  for (size_t i = 0; i < VANDALS; i++)
-    if (vandals[i].fd) close(vandals[i].fd), discard(&vandals[i].bytes);
+  dismiss_vandals();
   settle(streams);
   CHECK(open_asks == 0 && http2_open_streams(server) == 0);
   CHECK(server->clients == NULL && server->client_count == 0 && server->touched == NULL);
@@ -1166,21 +611,10 @@ int main(int count, char **arguments) {
   CHECK(count == 4 && chdir(arguments[1]) == 0);
   uint64_t streams = strtoull(arguments[2], NULL, 10);
   seed = (unsigned)atol(arguments[3]);
-  const char *missing = http2_load();
-  if (missing) {
-    fprintf(stderr, "missing: %s\n", missing);
-    return 2;
-  }
-  CHECK(nghttp2.option_new(&patient) == 0);
-  void *library = dlopen(NGHTTP2_LIBRARY, RTLD_NOW | RTLD_NOLOAD);
-  *(void **)&submit_headers = dlsym(library, "nghttp2_submit_headers");
-  CHECK(submit_headers);
-  nghttp2_option_set_stream_reset_rate_limit set_rate =
-      (nghttp2_option_set_stream_reset_rate_limit)dlsym(library, "nghttp2_option_set_stream_reset_rate_limit");
-  if (set_rate != NULL) set_rate(patient, UINT64_MAX / 2, UINT64_MAX / 2);
+  find_nghttp2();
   echoing = callbacks_of(echo_begins, echo_header, echo_frame, echo_data, echo_ends);
   asking = callbacks_of(NULL, answer_header, answer_frame, answer_data, answer_ends);
-  stand_behind(true);
+  stand(&behind, true);
   const int listeners[] = {listen_at("front"), listen_at("side")};
   server = http2_open(listeners, 2, PATH, "behind", LIMIT, 1000, false);
   CHECK(server);
@@ -1202,17 +636,16 @@ int main(int count, char **arguments) {
   end_all(0);
   http2_close(server);
   close(listeners[0]), close(listeners[1]);
-  for (size_t i = 0; i < BACKENDS; i++)
-    if (backends[i]) break_off(i);
-  stand_behind(false);
+  break_all_off(&behind);
+  stand(&behind, false);
   nghttp2.option_del(patient);
   nghttp2.session_callbacks_del(echoing);
   nghttp2.session_callbacks_del(asking);
   printf("echoed %ld (together %ld), refused %ld, early %ld, unavailable %ld, reset %ld, abandoned %ld, failed %ld, "
          "hints %ld\n",
          counts.echoed, counts.together, counts.refused, counts.early, counts.unavailable, counts.reset,
-         counts.abandoned, counts.failed, counts.hints);
+         abandoned, counts.failed, counts.hints);
   CHECK(counts.echoed && counts.together && counts.refused && counts.early && counts.unavailable && counts.reset &&
-        counts.abandoned && counts.failed && counts.hints);
+        abandoned && counts.failed && counts.hints);
   return 0;
 }

@@ -1,4 +1,4 @@
-"""The C side of the pod's own HTTP/2 server under sanitizers, among clients and a server behind it that misbehave."""
+"""The C side of the HTTP/2 server under sanitizers, as a pod's own and as a door, among others that misbehave."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-STRESS = Path(__file__).parents[2] / "native" / "http2_server_stress.c"
+NATIVE = Path(__file__).parents[2] / "native"
 COMPILER = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
 STREAMS = 15_000
+SEEDS = (1, 2, 3)
 SANITIZERS = "address,undefined"
 
 
@@ -26,15 +27,16 @@ def _has_nghttp2() -> bool:
 
 @pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 @pytest.mark.skipif(not _has_nghttp2(), reason="there is no nghttp2")
-def test_every_stream_that_stays_has_its_answer_and_nothing_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["http2_server_stress.c", "door_stress.c"])
+def test_every_stream_that_stays_has_its_answer_and_nothing_is_left(source: str, tmp_path: Path) -> None:
     program = tmp_path / "stress"
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
-    command = [*str(COMPILER).split(), *flags, f"-fsanitize={SANITIZERS}", "-o", str(program), str(STRESS), "-ldl"]
+    command = [*str(COMPILER).split(), *flags, f"-fsanitize={SANITIZERS}", "-o", str(program), str(NATIVE / source), "-ldl"]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     if "cannot find" in built.stderr:
         pytest.skip(f"this compiler has no {SANITIZERS} sanitizer")
     assert built.returncode == 0, built.stderr
-    for seed in (1, 2, 3):
+    for seed in SEEDS:
         done = subprocess.run(
             [program, str(tmp_path), str(STREAMS), str(seed)], capture_output=True, text=True, timeout=120, check=False
         )
