@@ -17,35 +17,32 @@ static void have_pod(int way, size_t begins_at) {
 
 /* Sends a body up to there. False when its stream has had its end before. */
 static bool pour(raw_t *raw, uint32_t stream, size_t from, size_t to) {
-  static uint8_t part[DATA_SIZE];
   for (size_t at = from, size; at < to; at += size) {
     size = least(to - at, DATA_SIZE);
-    for (size_t i = 0; i < size; i++) part[i] = (uint8_t)poured(at + i);
     if (!may_send(raw, (int64_t)size)) CHECK(listen_in(raw));
     if (raw->resets || raw->ends) return false;
     CHECK(may_send(raw, (int64_t)size));
     raw->window -= (int64_t)size;
     raw->stream_window -= (int64_t)size;
-    put_frame(raw, NGHTTP2_DATA, 0, stream, part, size);
+    put_frame(raw, NGHTTP2_DATA, 0, stream, poured + at, size);
   }
   CHECK(listen_in(raw));
   return !raw->resets && !raw->ends;
 }
 
 /* A body that is larger than all windows together comes through a pod, whenever that begins to answer. */
-static void send_much(size_t begins_at, size_t most_kept) {
-  enum { TOTAL = CONNECTION_WINDOW + 2 * STREAM_WINDOW };
+static void send_much(size_t begins_at, size_t total, size_t most_kept) {
   size_t most_kept_before = server->most_kept;
   have_pod(ECHOES, begins_at);
-  server->body_limit = 2 * TOTAL;
+  server->body_limit = 2 * total;
   server->most_kept = most_kept;
   raw_t raw = raw_client();
   CHECK(listen_in(&raw));
   put_headers(&raw, 1, PATH, 0);
-  CHECK(pour(&raw, 1, 0, TOTAL));
-  CHECK(server->kept_size == (begins_at == SIZE_MAX && most_kept > TOTAL ? TOTAL : 0));
+  CHECK(pour(&raw, 1, 0, total));
+  CHECK(server->kept_size == (begins_at == SIZE_MAX && most_kept > total ? total : 0));
   put_frame(&raw, NGHTTP2_DATA, END_STREAM, 1, NULL, 0);
-  CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == TOTAL && raw.resets == 0);
+  CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == total && raw.resets == 0);
   leave_off(&raw);
   check_rest();
   server->body_limit = LIMIT;
@@ -54,19 +51,20 @@ static void send_much(size_t begins_at, size_t most_kept) {
 
 /* A pod fails in the midst of a large body: all of it comes to the server behind. */
 static void send_much_again(int way, size_t limit) {
-  enum { FIRST = 20 * MB, TOTAL = 44 * MB };
-  have_pod(way < 0 ? ECHOES : way, way < 0 ? SIZE_MAX : FIRST);
+  enum { MUCH = 20 * MB };
+  size_t first = limit > MUCH ? MUCH : 3 * limit, total = first + 2 * STREAM_WINDOW;
+  have_pod(way < 0 ? ECHOES : way, way < 0 ? SIZE_MAX : first);
   server->body_limit = limit;
   raw_t raw = raw_client();
   CHECK(listen_in(&raw));
   put_headers(&raw, 1, PATH, 0);
-  bool is_open = pour(&raw, 1, 0, FIRST);
+  bool is_open = pour(&raw, 1, 0, first);
   if (way < 0) break_all_off(&pods[0]);
   is_open = listen_in(&raw) && is_open && !raw.resets && !raw.ends;
-  if (limit > TOTAL) {
-    CHECK(is_open && pour(&raw, 1, FIRST, TOTAL));
+  if (limit > first) {
+    CHECK(is_open && pour(&raw, 1, first, total));
     put_frame(&raw, NGHTTP2_DATA, END_STREAM, 1, NULL, 0);
-    CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == TOTAL && raw.resets == 0);
+    CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == total && raw.resets == 0);
   } else { /* more than is kept: the client is told of the end */
     CHECK(!is_open && raw.received == 0 && raw.resets == 1 && raw.ends == (way != RESETS));
   }
@@ -306,17 +304,20 @@ static void leave_early(void) {
 
 static void play_scenes(int tcp_front) {
   enum { TOTAL = CONNECTION_WINDOW + 2 * STREAM_WINDOW };
-  pouring = true;
-  send_much(0, MOST_KEPT);
-  send_much(SIZE_MAX, MOST_KEPT);
-  send_much(SIZE_MAX, 3 * MB);
+  poured = malloc(TOTAL);
+  for (size_t at = PREFIX_SIZE; at < TOTAL; at++) poured[at] = (char)(at * 7 + (at >> 8) + (at >> 16));
+  memset(poured, 0, PREFIX_SIZE);
+  send_much(0, TOTAL, MOST_KEPT);
+  send_much(SIZE_MAX, TOTAL, MOST_KEPT);
+  send_much(SIZE_MAX, 3 * STREAM_WINDOW, 3 * MB);
   for (int way = -1; way < WAYS; way++) {
     if (way >= 0 && way != RESETS && way != ASKS_AGAIN) continue;
     send_much_again(way, 2 * TOTAL);
     send_much_again(way, MB);
   }
   leave_early();
-  pouring = false;
+  free(poured);
+  poured = NULL;
   greet_slowly();
   fall_silent("");
   fall_silent("PRI * HTTP/2.0\r\n\r\nSM\r\n\r");
