@@ -38,7 +38,6 @@ def test_every_stream_that_stays_has_its_answer_and_nothing_is_left(source: str,
         pytest.skip(f"this compiler has no {SANITIZERS} sanitizer")
     assert built.returncode == 0, built.stderr
     for seed in SEEDS:
-        done = subprocess.run(
-            [program, str(tmp_path), str(STREAMS[source]), str(seed)], capture_output=True, text=True, timeout=120, check=False
-        )
+        run = [program, str(tmp_path), str(STREAMS[source]), str(seed)]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
