@@ -8,6 +8,7 @@ enum { MB = 1 << 20, DATA_SIZE = 16 * 1000 };
 static void have_pod(int way, size_t begins_at) {
   set_some_pods(0);
   settle_all();
+  stand(&pods[0], true);
   set_some_pods(1);
   settle_all();
   CHECK(set_some_pods(1) == 1);
@@ -71,6 +72,57 @@ static void send_much_again(int way, size_t limit) {
   leave_off(&raw);
   check_rest();
   server->body_limit = LIMIT;
+}
+
+/* A server behind that hardly reads a call which was sent again holds up its client: nothing that it has not read is
+ * taken for read. */
+static void read_slowly(void) {
+  enum { FIRST = 4 * STREAM_WINDOW, LITTLE = 1000, IN_BETWEEN = 2 * MB };
+  have_pod(RESETS, FIRST);
+  server->body_limit = 2 * FIRST;
+  raw_t raw = raw_client();
+  CHECK(listen_in(&raw));
+  put_headers(&raw, 1, PATH, 0);
+  CHECK(pour(&raw, 1, 0, FIRST));
+  still_behind = true;
+  size_t at = FIRST;
+  while (raw.stream_window >= DATA_SIZE && at < 2 * FIRST) {
+    CHECK(pour(&raw, 1, at, at + DATA_SIZE));
+    at += DATA_SIZE;
+    for (size_t i = 0; i < BACKENDS; i++)
+      if (behind.backends[i]) move(&behind.backends[i]->line, LITTLE);
+  }
+  CHECK(at < FIRST + STREAM_WINDOW + IN_BETWEEN);
+  still_behind = false;
+  CHECK(listen_in(&raw) && pour(&raw, 1, at, 2 * FIRST));
+  put_frame(&raw, NGHTTP2_DATA, END_STREAM, 1, NULL, 0);
+  CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == 2 * FIRST && raw.resets == 0);
+  leave_off(&raw);
+  check_rest();
+  server->body_limit = LIMIT;
+}
+
+/* A pod says goodbye while a stream runs: it ends well, and the next one gets another connection. */
+static void take_leave(void) {
+  have_pod(ECHOES, SIZE_MAX);
+  raw_t raw = raw_client();
+  put_headers(&raw, 1, PATH, 0);
+  CHECK(listen_in(&raw));
+  for (size_t i = 0; i < BACKENDS; i++)
+    if (pods[0].backends[i]) say_goodbye_after(pods[0].backends[i], 1);
+  settle_all();
+  CHECK(server->pods->connection == NULL && set_some_pods(1) == 0);
+  settle_all();
+  CHECK(set_some_pods(1) == 1);
+  scripted = REFUSES;
+  script_begins = 0;
+  put_headers(&raw, 3, PATH, END_STREAM);
+  CHECK(listen_in(&raw) && raw.ends == 1 && raw.headers == 1);
+  scripted = ECHOES;
+  script_begins = SIZE_MAX;
+  put_frame(&raw, NGHTTP2_DATA, END_STREAM, 1, "first", 5);
+  CHECK(listen_in(&raw) && raw.ends == 2 && raw.received == 5 && raw.resets == 0);
+  leave_off(&raw);
 }
 
 /* Nothing is said to a client before it is known that it speaks HTTP/2. */
@@ -315,6 +367,7 @@ static void play_scenes(int tcp_front) {
     send_much_again(way, 2 * TOTAL);
     send_much_again(way, MB);
   }
+  read_slowly();
   leave_early();
   free(poured);
   poured = NULL;
@@ -328,6 +381,7 @@ static void play_scenes(int tcp_front) {
   run_out_of_numbers();
   wait_for_pod();
   remove_and_add();
+  take_leave();
   go_over_tcp(tcp_front);
   scripted = -1;
 }

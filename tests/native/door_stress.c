@@ -54,8 +54,9 @@ static uint64_t clock_us = 1;
 static record_t *records;
 static site_t behind = {.path = "behind", .listening = -1};
 static site_t pods[PODS] = {{.path = "pod0"}, {.path = "pod1"}, {.path = "pod2"}, {.path = "pod3"}};
-static bool sound_only;  /* nobody makes trouble now */
-static bool behind_only; /* only pods do */
+static bool sound_only;   /* nobody makes trouble now */
+static bool only_pods;    /* only pods do */
+static bool still_behind; /* the server behind does nothing for now */
 static const char *forwarded_for; /* what servers are told of the client; NULL: nothing */
 static struct { long echoed, again, refused, broken, unavailable, reset, strangers, hints, shortened; } counts;
 
@@ -262,7 +263,8 @@ static void act_later(backend_t *backend) {
 }
 
 static void step_site(site_t *site) {
-  bool makes_trouble = !sound_only && !(behind_only && site == &behind);
+  bool makes_trouble = !sound_only && !(only_pods && site == &behind);
+  if (still_behind && site == &behind) return;
   accept_backends(site);
   for (size_t i = 0; i < BACKENDS; i++) {
     backend_t *backend = site->backends[i];
@@ -501,7 +503,7 @@ static void run_at_random(uint64_t streams) {
     CHECK(--left);
     clock_us += draw(1000);
     sound_only = numbers >= streams;
-    behind_only = numbers < streams / 2;
+    only_pods = numbers < streams / 2;
     if (sound_only) stand(&behind, true);
     step_clients(streams);
     if (draw(2)) step_door();
