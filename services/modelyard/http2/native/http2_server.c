@@ -75,6 +75,7 @@ server_t *http2_open(const int *listeners, size_t listener_count, const char *pa
   nghttp2.session_callbacks_set_on_frame_send_callback(server->callbacks, on_frame_sent);
   nghttp2.session_callbacks_set_on_frame_not_send_callback(server->callbacks, on_frame_not_sent);
   nghttp2.session_callbacks_set_on_data_chunk_recv_callback(server->callbacks, on_data);
+  nghttp2.session_callbacks_set_send_data_callback(server->callbacks, send_data);
   nghttp2.session_callbacks_set_on_stream_close_callback(server->callbacks, on_stream_closed);
   nghttp2.option_set_no_auto_window_update(server->option, 1);
   nghttp2.option_set_no_auto_window_update(server->onward_option, 1);

@@ -30,9 +30,11 @@ static buffer_t take_kept(stream_t *onward, server_t *server) {
 /* Of what has come for a stream, so much has been sent already. */
 static size_t *position_of(stream_t *stream) { return stream->kept ? &stream->position : &stream->relayed.at; }
 
+/* nghttp2 asks this how much there is; `send_data` then sends it. */
 static ssize_t read_relayed(nghttp2_session *session, int32_t number, uint8_t *to, size_t room, uint32_t *flags,
                             nghttp2_data_source *source, void *data) {
-  (void)data;
+  (void)to;
+  if (is_full(data)) return NGHTTP2_ERR_PAUSE;
   stream_t *stream = source->ptr;
   buffer_t *relayed = &stream->relayed;
   size_t *at = position_of(stream);
@@ -41,7 +43,7 @@ static ssize_t read_relayed(nghttp2_session *session, int32_t number, uint8_t *t
     stream->waits = true;
     return NGHTTP2_ERR_DEFERRED;
   }
-  if (size) memcpy(to, relayed->bytes + *at, size);
+  *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
   *at += size;
   size_t paid = size < stream->prepaid ? size : stream->prepaid;
   stream->prepaid -= paid;
