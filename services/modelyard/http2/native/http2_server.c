@@ -332,5 +332,6 @@ void http2_close(server_t *server) {
   nghttp2.option_del(server->pod_option);
   free(server->begun);
   free(server->events);
+  free(server->unpacked);
   free(server);
 }

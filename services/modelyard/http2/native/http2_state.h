@@ -162,6 +162,8 @@ struct server {
   joinable_t joinable[MOST_JOINABLE];
   size_t joinable_count, next_joinable;
   bool draining;
+  nghttp2_nv *unpacked; /* headers on their way to nghttp2 */
+  size_t unpacked_room;
   uint8_t in[READ_SIZE];
 };
 
