@@ -177,7 +177,7 @@ static void hand_over(const char *first, const char *then) {
   leave_off(&raw);
 }
 
-/* ---------------------------------------------------------------------------------------------- TCP, timeouts, numbers */
+/* ------------------------------------------------------------------------------------- TCP, timeouts, numbers */
 
 static int listen_on_loopback(void) {
   struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -272,7 +272,8 @@ static void shorten_timeouts(void) {
   check_timeout("1m", 3600ull * SECOND, "1u");
   check_timeout("0S", 0, "1u");
   check_timeout("999n", 0, "1u");
-  static const char *const nonsense[] = {"", "S", "1", "10", "123456789S", "1S2", "-1S", " 1S", "1s", "1x", "1.5S", "1SS", "0x1S"};
+  static const char *const nonsense[] = {"",    "S",   "1",  "10", "123456789S", "1S2", "-1S",
+                                         " 1S", "1s", "1x", "1.5S", "1SS",       "0x1S"};
   for (size_t i = 0; i < sizeof nonsense / sizeof *nonsense; i++) check_timeout(nonsense[i], SECOND, nonsense[i]);
 }
 
@@ -287,7 +288,8 @@ static void run_out_of_numbers(void) {
   CHECK(listen_in(&raw) && raw.ends == 2);
   CHECK(set_next(server->onward->session, INT32_MAX) == 0);
   CHECK(set_next(server->pods->connection->session, INT32_MAX) == 0);
-  for (uint32_t stream = 5; stream < 21; stream += 2) put_headers(&raw, stream, stream % 4 == 1 ? PATH : "/x", END_STREAM);
+  for (uint32_t stream = 5; stream < 21; stream += 2)
+    put_headers(&raw, stream, stream % 4 == 1 ? PATH : "/x", END_STREAM);
   CHECK(listen_in(&raw) && raw.ends == 10 && raw.headers == 20 && raw.resets == 0);
   leave_off(&raw);
 }

@@ -1,13 +1,13 @@
 /* Drives the HTTP/2 server as a door, among clients, pods and a server behind it whose streams end in every way.
  *
- * Pods answer right, ask to be passed over, refuse, reset streams before and in their answers, say goodbye, break off, are
- * away, and are set, removed and set again at any moment. The server behind always answers right, or is in trouble too.
- * Checks that every stream that stayed has exactly one right answer; that nothing of a pod's failure before its answer
- * is seen by a client while the server behind is sound; that no call is sent again behind an answer that had begun; what
- * headers come where; that clients which do not speak HTTP/2 are handed over with all they said; and that nothing is
- * left. All in one thread, and the same for the same seed: clock and random bytes are the program's. Meant to be built
- * with the sanitizers for addresses and undefined behaviour (see test_http2_server_native.py). Arguments: a folder,
- * streams, seed.
+ * Pods answer right, ask to be passed over, refuse, reset streams before and in their answers, say goodbye, break off,
+ * are away, and are set, removed and set again at any moment. The server behind always answers right, or is in trouble
+ * too. Checks that every stream that stayed has exactly one right answer; that nothing of a pod's failure before its
+ * answer is seen by a client while the server behind is sound; that no call is sent again when its answer had begun;
+ * what headers come where; that clients which do not speak HTTP/2 are handed over with all they said; and that nothing
+ * is left. All in one thread, and the same for the same seed: clock and random bytes are the program's. Meant to be
+ * built with the sanitizers for addresses and undefined behaviour (see test_http2_server_native.py). Arguments: a
+ * folder, streams, seed.
  */
 #include <sys/random.h>
 #include <time.h>
@@ -342,7 +342,8 @@ static void step_stranger(stranger_t *stranger) {
   if (stranger->fd == 0 && (eager || !chance(20))) return;
   if (stranger->fd == 0) begin_stranger(stranger);
   size_t part = least(size_of(&stranger->out), eager ? PIECE : 1 + draw(draw(2) ? 3 : PIECE));
-  ssize_t sent = part ? send(stranger->fd, stranger->out.bytes + stranger->out.at, part, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
+  const char *unsent = stranger->out.bytes + stranger->out.at;
+  ssize_t sent = part ? send(stranger->fd, unsent, part, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
   if (sent > 0) stranger->out.at += (size_t)sent, moved++;
   if (size_of(&stranger->out) == 0 && !stranger->shut) shutdown(stranger->fd, SHUT_WR), stranger->shut = true, moved++;
   ssize_t size = recv(stranger->fd, room_for(&stranger->in, PIECE), PIECE, MSG_DONTWAIT);
@@ -376,7 +377,8 @@ static void step_host(host_t *host) {
   if (size > 0) host->bytes.end += (size_t)size;
   host->whole |= size == 0;
   if (host->whole && !is_lost) {
-    ssize_t sent = send(host->fd, host->bytes.bytes + host->bytes.at, size_of(&host->bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const char *unsent = host->bytes.bytes + host->bytes.at;
+    ssize_t sent = send(host->fd, unsent, size_of(&host->bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
     is_lost = sent < 0 && errno != EAGAIN;
     if (sent > 0) host->bytes.at += (size_t)sent;
     moved += sent > 0;
@@ -424,11 +426,12 @@ static bool is_excused(const ask_t *ask) { return ask->begun_in_trouble || ask->
 static void check_reset(const ask_t *ask, const record_t *record, uint32_t code) {
   bool may_fail = record->broken || (record->uncertain && record->begun) || is_forgotten(record);
   CHECK(may_fail || is_excused(ask) || (ending && code == REFUSED_STREAM));
+  CHECK(code != NGHTTP2_CANCEL || is_forgotten(record)); /* that is for clients to say */
   counts.reset++;
   counts.broken += record->broken;
 }
 
-/* What the answer says of its x-request-id: what the servers were told. If there were none, the door may have made it. */
+/* The x-request-id of an answer is what the servers were told. If there were none, the door may have made it. */
 static bool is_right_id(const ask_t *ask, const record_t *record) {
   const char *id = record->id[0] ? record->id : ask->id;
   bool is_made = !id[0] && record->is_call && ask->status == AWAY && is_uuid(ask->answer_id);

@@ -120,6 +120,7 @@ static void close_stream(stream_t *stream, uint32_t code) {
     } else if (!is_answered) {
       uint32_t reason = stream->kind == ONWARD && code == NGHTTP2_NO_ERROR ? NGHTTP2_INTERNAL_ERROR : code;
       if (stream->kind == RELAYED && code == NGHTTP2_NO_ERROR) reason = NGHTTP2_CANCEL;
+      if (is_lost && connection->server->is_door) reason = NGHTTP2_INTERNAL_ERROR; /* nobody has cancelled it */
       nghttp2.submit_rst_stream(peer->connection->session, NGHTTP2_FLAG_NONE, peer->number, reason);
       touch(peer->connection);
     }

@@ -1,4 +1,5 @@
-/* The pod's own HTTP/2 server, upon nghttp2: calls of one path go to Python, all others on to gRPC's own server.
+/* The HTTP/2 server of a pod, and of the door, upon nghttp2. At a pod, calls of one path go to Python, all others on to
+ * gRPC's own server.
  *
  * It has no thread. Python's event loop watches one file descriptor (an epoll set of all connections) and lets the
  * server have its turn when that is readable: what has come is read, and Python is handed all whole calls at once.
@@ -7,6 +8,9 @@
  *
  * Every other stream is relayed to a second HTTP/2 server on a Unix socket, headers, data and trailers as they are, in
  * both directions and with each stream's own flow control: one that is not read holds up no other.
+ *
+ * The process in front of several pods, the door, uses it too: there the calls of that path are relayed to pods, see
+ * `door.h`, and connections that speak no HTTP/2 are handed over.
  *
  * The headers beside this file hold its parts; they are compiled with it, as one unit, and read in this order: what
  * there is (`buffers.h`, `http2_state.h`, `streams.h`), what becomes of a stream (`events.h`, `headers.h`, `calls.h`,
