@@ -8,6 +8,7 @@ enum { MB = 1 << 20, DATA_SIZE = 16 * 1000 };
 static void have_pod(int way, size_t begins_at) {
   set_some_pods(0);
   settle_all();
+  stand(&pods[0], true);
   set_some_pods(1);
   settle_all();
   CHECK(set_some_pods(1) == 1);
@@ -17,35 +18,32 @@ static void have_pod(int way, size_t begins_at) {
 
 /* Sends a body up to there. False when its stream has had its end before. */
 static bool pour(raw_t *raw, uint32_t stream, size_t from, size_t to) {
-  static uint8_t part[DATA_SIZE];
   for (size_t at = from, size; at < to; at += size) {
     size = least(to - at, DATA_SIZE);
-    for (size_t i = 0; i < size; i++) part[i] = (uint8_t)poured(at + i);
     if (!may_send(raw, (int64_t)size)) CHECK(listen_in(raw));
     if (raw->resets || raw->ends) return false;
     CHECK(may_send(raw, (int64_t)size));
     raw->window -= (int64_t)size;
     raw->stream_window -= (int64_t)size;
-    put_frame(raw, NGHTTP2_DATA, 0, stream, part, size);
+    put_frame(raw, NGHTTP2_DATA, 0, stream, poured + at, size);
   }
   CHECK(listen_in(raw));
   return !raw->resets && !raw->ends;
 }
 
 /* A body that is larger than all windows together comes through a pod, whenever that begins to answer. */
-static void send_much(size_t begins_at, size_t most_kept) {
-  enum { TOTAL = CONNECTION_WINDOW + 2 * STREAM_WINDOW };
+static void send_much(size_t begins_at, size_t total, size_t most_kept) {
   size_t most_kept_before = server->most_kept;
   have_pod(ECHOES, begins_at);
-  server->body_limit = 2 * TOTAL;
+  server->body_limit = 2 * total;
   server->most_kept = most_kept;
   raw_t raw = raw_client();
   CHECK(listen_in(&raw));
   put_headers(&raw, 1, PATH, 0);
-  CHECK(pour(&raw, 1, 0, TOTAL));
-  CHECK(server->kept_size == (begins_at == SIZE_MAX && most_kept > TOTAL ? TOTAL : 0));
+  CHECK(pour(&raw, 1, 0, total));
+  CHECK(server->kept_size == (begins_at == SIZE_MAX && most_kept > total ? total : 0));
   put_frame(&raw, NGHTTP2_DATA, END_STREAM, 1, NULL, 0);
-  CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == TOTAL && raw.resets == 0);
+  CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == total && raw.resets == 0);
   leave_off(&raw);
   check_rest();
   server->body_limit = LIMIT;
@@ -54,25 +52,77 @@ static void send_much(size_t begins_at, size_t most_kept) {
 
 /* A pod fails in the midst of a large body: all of it comes to the server behind. */
 static void send_much_again(int way, size_t limit) {
-  enum { FIRST = 20 * MB, TOTAL = 44 * MB };
-  have_pod(way < 0 ? ECHOES : way, way < 0 ? SIZE_MAX : FIRST);
+  enum { MUCH = 20 * MB };
+  size_t first = limit > MUCH ? MUCH : 3 * limit, total = first + 2 * STREAM_WINDOW;
+  have_pod(way < 0 ? ECHOES : way, way < 0 ? SIZE_MAX : first);
   server->body_limit = limit;
   raw_t raw = raw_client();
   CHECK(listen_in(&raw));
   put_headers(&raw, 1, PATH, 0);
-  bool is_open = pour(&raw, 1, 0, FIRST);
+  bool is_open = pour(&raw, 1, 0, first);
   if (way < 0) break_all_off(&pods[0]);
   is_open = listen_in(&raw) && is_open && !raw.resets && !raw.ends;
-  if (limit > TOTAL) {
-    CHECK(is_open && pour(&raw, 1, FIRST, TOTAL));
+  if (limit > first) {
+    CHECK(is_open && pour(&raw, 1, first, total));
     put_frame(&raw, NGHTTP2_DATA, END_STREAM, 1, NULL, 0);
-    CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == TOTAL && raw.resets == 0);
+    CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == total && raw.resets == 0);
   } else { /* more than is kept: the client is told of the end */
     CHECK(!is_open && raw.received == 0 && raw.resets == 1 && raw.ends == (way != RESETS));
   }
   leave_off(&raw);
   check_rest();
   server->body_limit = LIMIT;
+}
+
+/* A server behind that hardly reads a call which was sent again holds up its client: nothing that it has not read is
+ * taken for read. */
+static void read_slowly(void) {
+  enum { FIRST = 4 * STREAM_WINDOW, LITTLE = 1000, IN_BETWEEN = 2 * MB };
+  have_pod(RESETS, FIRST);
+  server->body_limit = 2 * FIRST;
+  raw_t raw = raw_client();
+  CHECK(listen_in(&raw));
+  put_headers(&raw, 1, PATH, 0);
+  CHECK(pour(&raw, 1, 0, FIRST));
+  still_behind = true;
+  size_t at = FIRST;
+  while (raw.stream_window >= DATA_SIZE && at < 2 * FIRST) {
+    CHECK(pour(&raw, 1, at, at + DATA_SIZE));
+    at += DATA_SIZE;
+    for (size_t i = 0; i < BACKENDS; i++)
+      if (behind.backends[i]) move(&behind.backends[i]->line, LITTLE);
+  }
+  CHECK(at < FIRST + STREAM_WINDOW + IN_BETWEEN);
+  still_behind = false;
+  CHECK(listen_in(&raw) && pour(&raw, 1, at, 2 * FIRST));
+  put_frame(&raw, NGHTTP2_DATA, END_STREAM, 1, NULL, 0);
+  CHECK(listen_in(&raw) && raw.ends == 1 && raw.received == 2 * FIRST && raw.resets == 0);
+  leave_off(&raw);
+  check_rest();
+  server->body_limit = LIMIT;
+}
+
+/* A pod says goodbye while a stream runs: it ends well, and the next one gets another connection. */
+static void take_leave(void) {
+  have_pod(ECHOES, SIZE_MAX);
+  raw_t raw = raw_client();
+  put_headers(&raw, 1, PATH, 0);
+  CHECK(listen_in(&raw));
+  for (size_t i = 0; i < BACKENDS; i++)
+    if (pods[0].backends[i]) say_goodbye_after(pods[0].backends[i], 1);
+  settle_all();
+  CHECK(server->pods->connection == NULL && set_some_pods(1) == 0);
+  settle_all();
+  CHECK(set_some_pods(1) == 1);
+  scripted = REFUSES;
+  script_begins = 0;
+  put_headers(&raw, 3, PATH, END_STREAM);
+  CHECK(listen_in(&raw) && raw.ends == 1 && raw.headers == 1);
+  scripted = ECHOES;
+  script_begins = SIZE_MAX;
+  put_frame(&raw, NGHTTP2_DATA, END_STREAM, 1, "first", 5);
+  CHECK(listen_in(&raw) && raw.ends == 2 && raw.received == 5 && raw.resets == 0);
+  leave_off(&raw);
 }
 
 /* Nothing is said to a client before it is known that it speaks HTTP/2. */
@@ -127,7 +177,7 @@ static void hand_over(const char *first, const char *then) {
   leave_off(&raw);
 }
 
-/* ---------------------------------------------------------------------------------------------- TCP, timeouts, numbers */
+/* ------------------------------------------------------------------------------------- TCP, timeouts, numbers */
 
 static int listen_on_loopback(void) {
   struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -222,7 +272,8 @@ static void shorten_timeouts(void) {
   check_timeout("1m", 3600ull * SECOND, "1u");
   check_timeout("0S", 0, "1u");
   check_timeout("999n", 0, "1u");
-  static const char *const nonsense[] = {"", "S", "1", "10", "123456789S", "1S2", "-1S", " 1S", "1s", "1x", "1.5S", "1SS", "0x1S"};
+  static const char *const nonsense[] = {"",    "S",   "1",  "10", "123456789S", "1S2", "-1S",
+                                         " 1S", "1s", "1x", "1.5S", "1SS",       "0x1S"};
   for (size_t i = 0; i < sizeof nonsense / sizeof *nonsense; i++) check_timeout(nonsense[i], SECOND, nonsense[i]);
 }
 
@@ -237,7 +288,8 @@ static void run_out_of_numbers(void) {
   CHECK(listen_in(&raw) && raw.ends == 2);
   CHECK(set_next(server->onward->session, INT32_MAX) == 0);
   CHECK(set_next(server->pods->connection->session, INT32_MAX) == 0);
-  for (uint32_t stream = 5; stream < 21; stream += 2) put_headers(&raw, stream, stream % 4 == 1 ? PATH : "/x", END_STREAM);
+  for (uint32_t stream = 5; stream < 21; stream += 2)
+    put_headers(&raw, stream, stream % 4 == 1 ? PATH : "/x", END_STREAM);
   CHECK(listen_in(&raw) && raw.ends == 10 && raw.headers == 20 && raw.resets == 0);
   leave_off(&raw);
 }
@@ -306,17 +358,21 @@ static void leave_early(void) {
 
 static void play_scenes(int tcp_front) {
   enum { TOTAL = CONNECTION_WINDOW + 2 * STREAM_WINDOW };
-  pouring = true;
-  send_much(0, MOST_KEPT);
-  send_much(SIZE_MAX, MOST_KEPT);
-  send_much(SIZE_MAX, 3 * MB);
+  poured = malloc(TOTAL);
+  for (size_t at = PREFIX_SIZE; at < TOTAL; at++) poured[at] = (char)(at * 7 + (at >> 8) + (at >> 16));
+  memset(poured, 0, PREFIX_SIZE);
+  send_much(0, TOTAL, MOST_KEPT);
+  send_much(SIZE_MAX, TOTAL, MOST_KEPT);
+  send_much(SIZE_MAX, 3 * STREAM_WINDOW, 3 * MB);
   for (int way = -1; way < WAYS; way++) {
     if (way >= 0 && way != RESETS && way != ASKS_AGAIN) continue;
     send_much_again(way, 2 * TOTAL);
     send_much_again(way, MB);
   }
+  read_slowly();
   leave_early();
-  pouring = false;
+  free(poured);
+  poured = NULL;
   greet_slowly();
   fall_silent("");
   fall_silent("PRI * HTTP/2.0\r\n\r\nSM\r\n\r");
@@ -327,6 +383,7 @@ static void play_scenes(int tcp_front) {
   run_out_of_numbers();
   wait_for_pod();
   remove_and_add();
+  take_leave();
   go_over_tcp(tcp_front);
   scripted = -1;
 }

@@ -1,13 +1,13 @@
 /* Drives the HTTP/2 server as a door, among clients, pods and a server behind it whose streams end in every way.
  *
- * Pods answer right, ask to be passed over, refuse, reset streams before and in their answers, say goodbye, break off, are
- * away, and are set, removed and set again at any moment. The server behind always answers right, or is in trouble too.
- * Checks that every stream that stayed has exactly one right answer; that nothing of a pod's failure before its answer
- * is seen by a client while the server behind is sound; that no call is sent again behind an answer that had begun; what
- * headers come where; that clients which do not speak HTTP/2 are handed over with all they said; and that nothing is
- * left. All in one thread, and the same for the same seed: clock and random bytes are the program's. Meant to be built
- * with the sanitizers for addresses and undefined behaviour (see test_http2_server_native.py). Arguments: a folder,
- * streams, seed.
+ * Pods answer right, ask to be passed over, refuse, reset streams before and in their answers, say goodbye, break off,
+ * are away, and are set, removed and set again at any moment. The server behind always answers right, or is in trouble
+ * too. Checks that every stream that stayed has exactly one right answer; that nothing of a pod's failure before its
+ * answer is seen by a client while the server behind is sound; that no call is sent again when its answer had begun;
+ * what headers come where; that clients which do not speak HTTP/2 are handed over with all they said; and that nothing
+ * is left. All in one thread, and the same for the same seed: clock and random bytes are the program's. Meant to be
+ * built with the sanitizers for addresses and undefined behaviour (see test_http2_server_native.py). Arguments: a
+ * folder, streams, seed.
  */
 #include <sys/random.h>
 #include <time.h>
@@ -54,8 +54,9 @@ static uint64_t clock_us = 1;
 static record_t *records;
 static site_t behind = {.path = "behind", .listening = -1};
 static site_t pods[PODS] = {{.path = "pod0"}, {.path = "pod1"}, {.path = "pod2"}, {.path = "pod3"}};
-static bool sound_only;  /* nobody makes trouble now */
-static bool behind_only; /* only pods do */
+static bool sound_only;   /* nobody makes trouble now */
+static bool only_pods;    /* only pods do */
+static bool still_behind; /* the server behind does nothing for now */
 static const char *forwarded_for; /* what servers are told of the client; NULL: nothing */
 static struct { long echoed, again, refused, broken, unavailable, reset, strangers, hints, shortened; } counts;
 
@@ -98,9 +99,7 @@ static bool in_trouble(void) {
 
 static int scripted = -1;    /* if it is not negative, what becomes of every stream at a pod */
 static size_t script_begins; /* when it has so many bytes of its body */
-static bool pouring;         /* bodies are those of `pour` */
-
-static char poured(size_t at) { return at < PREFIX_SIZE ? 0 : (char)(at * 7 + (at >> 8) + (at >> 16)); }
+static char *poured;         /* if not NULL, all bodies are the beginning of this */
 
 static char body_byte(const record_t *record, long number, size_t at) {
   size_t size = record->size - PREFIX_SIZE;
@@ -110,7 +109,7 @@ static char body_byte(const record_t *record, long number, size_t at) {
 
 /* Every byte comes to every server once, and in its place. */
 static void note_data(echo_t *echo, const uint8_t *bytes, size_t size) {
-  for (size_t i = 0; i < size && pouring; i++) CHECK((char)bytes[i] == poured(echo->received + i));
+  if (poured) CHECK(memcmp(bytes, poured + echo->received, size) == 0);
   if (echo->number < 0) return;
   const record_t *record = &records[echo->number];
   CHECK(echo->received + size <= record->size);
@@ -264,7 +263,8 @@ static void act_later(backend_t *backend) {
 }
 
 static void step_site(site_t *site) {
-  bool makes_trouble = !sound_only && !(behind_only && site == &behind);
+  bool makes_trouble = !sound_only && !(only_pods && site == &behind);
+  if (still_behind && site == &behind) return;
   accept_backends(site);
   for (size_t i = 0; i < BACKENDS; i++) {
     backend_t *backend = site->backends[i];
@@ -342,7 +342,8 @@ static void step_stranger(stranger_t *stranger) {
   if (stranger->fd == 0 && (eager || !chance(20))) return;
   if (stranger->fd == 0) begin_stranger(stranger);
   size_t part = least(size_of(&stranger->out), eager ? PIECE : 1 + draw(draw(2) ? 3 : PIECE));
-  ssize_t sent = part ? send(stranger->fd, stranger->out.bytes + stranger->out.at, part, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
+  const char *unsent = stranger->out.bytes + stranger->out.at;
+  ssize_t sent = part ? send(stranger->fd, unsent, part, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
   if (sent > 0) stranger->out.at += (size_t)sent, moved++;
   if (size_of(&stranger->out) == 0 && !stranger->shut) shutdown(stranger->fd, SHUT_WR), stranger->shut = true, moved++;
   ssize_t size = recv(stranger->fd, room_for(&stranger->in, PIECE), PIECE, MSG_DONTWAIT);
@@ -376,7 +377,8 @@ static void step_host(host_t *host) {
   if (size > 0) host->bytes.end += (size_t)size;
   host->whole |= size == 0;
   if (host->whole && !is_lost) {
-    ssize_t sent = send(host->fd, host->bytes.bytes + host->bytes.at, size_of(&host->bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const char *unsent = host->bytes.bytes + host->bytes.at;
+    ssize_t sent = send(host->fd, unsent, size_of(&host->bytes), MSG_NOSIGNAL | MSG_DONTWAIT);
     is_lost = sent < 0 && errno != EAGAIN;
     if (sent > 0) host->bytes.at += (size_t)sent;
     moved += sent > 0;
@@ -424,11 +426,12 @@ static bool is_excused(const ask_t *ask) { return ask->begun_in_trouble || ask->
 static void check_reset(const ask_t *ask, const record_t *record, uint32_t code) {
   bool may_fail = record->broken || (record->uncertain && record->begun) || is_forgotten(record);
   CHECK(may_fail || is_excused(ask) || (ending && code == REFUSED_STREAM));
+  CHECK(code != NGHTTP2_CANCEL || is_forgotten(record)); /* that is for clients to say */
   counts.reset++;
   counts.broken += record->broken;
 }
 
-/* What the answer says of its x-request-id: what the servers were told. If there were none, the door may have made it. */
+/* The x-request-id of an answer is what the servers were told. If there were none, the door may have made it. */
 static bool is_right_id(const ask_t *ask, const record_t *record) {
   const char *id = record->id[0] ? record->id : ask->id;
   bool is_made = !id[0] && record->is_call && ask->status == AWAY && is_uuid(ask->answer_id);
@@ -503,7 +506,7 @@ static void run_at_random(uint64_t streams) {
     CHECK(--left);
     clock_us += draw(1000);
     sound_only = numbers >= streams;
-    behind_only = numbers < streams / 2;
+    only_pods = numbers < streams / 2;
     if (sound_only) stand(&behind, true);
     step_clients(streams);
     if (draw(2)) step_door();

@@ -68,10 +68,10 @@ static inline bool read_varint(const unsigned char **at, const unsigned char *en
   return false;
 }
 
-/* Notes in an event whether its body is one message, and that a ModelInferRequest as everybody writes it: fields in the order of their
- * numbers, with raw contents last. Then all before those, but the id, is the same for thousands of requests, and Python
- * needs to look at that once. Reads no deeper: what the fields hold is Python's. The numbers are those of the Open
- * Inference Protocol's ModelInferRequest.
+/* Notes in an event whether its body is one message, and that a ModelInferRequest as everybody writes it: fields in the
+ * order of their numbers, with raw contents last. Then all before those, but the id, is the same for thousands of
+ * requests, and Python needs to look at that once. Reads no deeper: what the fields hold is Python's. The numbers are
+ * those of the Open Inference Protocol's ModelInferRequest.
  *
  * If there is one input only, answers where in the message the bytes of its contents begin; else 0. */
 static inline size_t find_plain(event_t *event) {

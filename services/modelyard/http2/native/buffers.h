@@ -47,7 +47,9 @@ static void discard(buffer_t *buffer) {
   *buffer = (buffer_t){0};
 }
 
-static bool same(const char *left, const char *right, size_t size) { return size == 0 || memcmp(left, right, size) == 0; }
+static bool same(const char *left, const char *right, size_t size) {
+  return size == 0 || memcmp(left, right, size) == 0;
+}
 
 static bool is(const uint8_t *bytes, size_t size, const char *text) {
   return size == strlen(text) && memcmp(bytes, text, size) == 0;

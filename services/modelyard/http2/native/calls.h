@@ -26,12 +26,14 @@ static void keep_body(stream_t *call, const uint8_t *bytes, size_t size) {
   if (announced(call) > limit || call->body.end > PREFIX_SIZE + limit) submit(call);
 }
 
+/* nghttp2 asks this how much there is; `send_data` then sends it. */
 static ssize_t read_answer(nghttp2_session *session, int32_t number, uint8_t *to, size_t room, uint32_t *flags,
                            nghttp2_data_source *source, void *data) {
-  (void)data;
+  (void)to;
+  if (is_full(data)) return NGHTTP2_ERR_PAUSE;
   stream_t *call = source->ptr;
   size_t size = size_of(&call->answer) < room ? size_of(&call->answer) : room;
-  memcpy(to, call->answer.bytes + call->answer.at, size);
+  *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
   call->answer.at += size;
   if (call->answer.at == call->answer.end) {
     static const nghttp2_nv ok = NAME_VALUE("grpc-status", "0");

@@ -67,7 +67,8 @@ static void keep_relayed(stream_t *onward, const uint8_t *bytes, size_t size) {
   if (needed <= PREFIX_SIZE + announced) grow(relayed, needed, announced);
   append(relayed, bytes, size);
   server->kept_size += size;
-  if (needed > PREFIX_SIZE + server->body_limit || server->kept_size > server->most_kept) keep_no_more(onward);
+  bool is_crowded = server->kept_size > server->most_kept && needed > ALWAYS_KEPT;
+  if (needed > PREFIX_SIZE + server->body_limit || is_crowded) keep_no_more(onward);
 }
 
 /* Reads a timeout as gRPC's "HTTP/2 protocol" has it: up to eight digits and a unit. Whether it is one. */
@@ -93,7 +94,8 @@ static bool read_timeout(const buffer_t *text, uint64_t *us) {
 /* Writes a timeout in the smallest unit that needs no more than eight digits. */
 static void write_timeout(buffer_t *to, uint64_t us) {
   enum { ABOVE_MOST = 100 * 1000 * 1000 };
-  static const struct { char name; uint64_t of_last; } units[] = {{'u', 1}, {'m', 1000}, {'S', 1000}, {'M', 60}, {'H', 60}};
+  static const struct { char name; uint64_t of_last; } units[] = {
+      {'u', 1}, {'m', 1000}, {'S', 1000}, {'M', 60}, {'H', 60}};
   char text[24];
   size_t i = 0;
   for (; us >= ABOVE_MOST; us /= units[++i].of_last) continue;
@@ -102,8 +104,8 @@ static void write_timeout(buffer_t *to, uint64_t us) {
   append(to, text, (size_t)size);
 }
 
-/* Has a call's timeout say what is left of it after so long; nonsense stays that. Never 0, which some servers take for no
- * timeout at all. */
+/* Has a call's timeout say what is left of it after so long; nonsense stays that. Never 0, which some servers take for
+ * no timeout at all. */
 static void shorten_timeout(buffer_t *timeout, uint64_t spent_us) {
   uint64_t us;
   if (read_timeout(timeout, &us)) write_timeout(timeout, us > spent_us ? us - spent_us : 1);

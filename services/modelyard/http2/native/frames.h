@@ -66,6 +66,20 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t number, cons
   return 0;
 }
 
+/* Sends a part of an answer or of what is relayed, of which nghttp2 has just been told that it is there: nghttp2 itself
+ * would copy it once more. */
+static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t size,
+                     nghttp2_data_source *source, void *data) {
+  (void)session, (void)frame;
+  connection_t *connection = data;
+  stream_t *stream = source->ptr;
+  bool is_answer = stream->kind == CALL;
+  const char *end = is_answer ? stream->answer.bytes + stream->answer.at : stream->relayed.bytes + *position_of(stream);
+  append(&connection->unsent, head, FRAME_HEAD_SIZE);
+  append(&connection->unsent, size ? end - size : NULL, size);
+  return 0;
+}
+
 /* An answer that is sent before its request has come to its end: the rest of that is not wanted. */
 static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *data) {
   (void)data;
@@ -106,6 +120,7 @@ static void close_stream(stream_t *stream, uint32_t code) {
     } else if (!is_answered) {
       uint32_t reason = stream->kind == ONWARD && code == NGHTTP2_NO_ERROR ? NGHTTP2_INTERNAL_ERROR : code;
       if (stream->kind == RELAYED && code == NGHTTP2_NO_ERROR) reason = NGHTTP2_CANCEL;
+      if (is_lost && connection->server->is_door) reason = NGHTTP2_INTERNAL_ERROR; /* nobody has cancelled it */
       nghttp2.submit_rst_stream(peer->connection->session, NGHTTP2_FLAG_NONE, peer->number, reason);
       touch(peer->connection);
     }

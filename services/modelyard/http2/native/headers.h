@@ -33,8 +33,8 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
   } else {
     stream_t *stream = nghttp2.session_get_stream_user_data(session, frame->hd.stream_id);
     if (stream != NULL && stream->kind == ONWARD) {
-      discard(&stream->headers);
-      discard(&stream->pseudo);
+      stream->headers.at = stream->headers.end = 0;
+      stream->pseudo.at = stream->pseudo.end = 0;
       stream->again = false; /* whatever was said before the answer (1xx) */
     }
   }

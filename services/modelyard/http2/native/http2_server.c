@@ -1,4 +1,5 @@
-/* The pod's own HTTP/2 server, upon nghttp2: calls of one path go to Python, all others on to gRPC's own server.
+/* The HTTP/2 server of a pod, and of the door, upon nghttp2. At a pod, calls of one path go to Python, all others on to
+ * gRPC's own server.
  *
  * It has no thread. Python's event loop watches one file descriptor (an epoll set of all connections) and lets the
  * server have its turn when that is readable: what has come is read, and Python is handed all whole calls at once.
@@ -7,6 +8,9 @@
  *
  * Every other stream is relayed to a second HTTP/2 server on a Unix socket, headers, data and trailers as they are, in
  * both directions and with each stream's own flow control: one that is not read holds up no other.
+ *
+ * The process in front of several pods, the door, uses it too: there the calls of that path are relayed to pods, see
+ * `door.h`, and connections that speak no HTTP/2 are handed over.
  *
  * The headers beside this file hold its parts; they are compiled with it, as one unit, and read in this order: what
  * there is (`buffers.h`, `http2_state.h`, `streams.h`), what becomes of a stream (`events.h`, `headers.h`, `calls.h`,
@@ -75,6 +79,7 @@ server_t *http2_open(const int *listeners, size_t listener_count, const char *pa
   nghttp2.session_callbacks_set_on_frame_send_callback(server->callbacks, on_frame_sent);
   nghttp2.session_callbacks_set_on_frame_not_send_callback(server->callbacks, on_frame_not_sent);
   nghttp2.session_callbacks_set_on_data_chunk_recv_callback(server->callbacks, on_data);
+  nghttp2.session_callbacks_set_send_data_callback(server->callbacks, send_data);
   nghttp2.session_callbacks_set_on_stream_close_callback(server->callbacks, on_stream_closed);
   nghttp2.option_set_no_auto_window_update(server->option, 1);
   nghttp2.option_set_no_auto_window_update(server->onward_option, 1);
@@ -331,5 +336,6 @@ void http2_close(server_t *server) {
   nghttp2.option_del(server->pod_option);
   free(server->begun);
   free(server->events);
+  free(server->unpacked);
   free(server);
 }

@@ -26,8 +26,9 @@ enum { MOST_STREAMS = 10 * 1000 }; /* of one connection at a time */
 enum { MOST_WAITING_FRAMES = 4 * MOST_STREAMS }; /* but data, to a peer that does not read */
 /* Of headers. Compressed, some kB can stand for hundreds of MB, which nghttp2 would hand over. */
 enum { MOST_HEADERS_SIZE = 128 * 1024 };
-/* Of bodies at a door, so that they can be sent again. When there is more, one that grows is sent just once. */
-enum { MOST_KEPT = 256 << 20 };
+/* Of bodies at a door, so that they can be sent again. When there is more, one that grows above the second is sent just
+ * once. */
+enum { MOST_KEPT = 256 << 20, ALWAYS_KEPT = 64 << 10 };
 enum { FRAME_HEAD_SIZE = 9, PREFACE_SIZE = 24 }; /* HTTP/2's: RFC 9113, 4.1 and 3.4 */
 
 static struct {
@@ -163,6 +164,8 @@ struct server {
   joinable_t joinable[MOST_JOINABLE];
   size_t joinable_count, next_joinable;
   bool draining;
+  nghttp2_nv *unpacked; /* headers on their way to nghttp2 */
+  size_t unpacked_room;
   uint8_t in[READ_SIZE];
 };
 

@@ -70,14 +70,20 @@ typedef struct {
 enum { NGHTTP2_DATA = 0, NGHTTP2_HEADERS = 1, NGHTTP2_RST_STREAM = 3, NGHTTP2_SETTINGS = 4, NGHTTP2_GOAWAY = 7 };
 enum { NGHTTP2_FLAG_NONE = 0, NGHTTP2_FLAG_END_STREAM = 1, NGHTTP2_FLAG_ACK = 1 };
 enum { NGHTTP2_HCAT_REQUEST = 0 };
-enum { NGHTTP2_NV_FLAG_NONE = 0, NGHTTP2_NV_FLAG_NO_INDEX = 1, NGHTTP2_NV_FLAG_NO_COPY_NAME = 2, NGHTTP2_NV_FLAG_NO_COPY_VALUE = 4 };
-enum { NGHTTP2_DATA_FLAG_EOF = 1, NGHTTP2_DATA_FLAG_NO_END_STREAM = 2 };
+enum {
+  NGHTTP2_NV_FLAG_NONE = 0,
+  NGHTTP2_NV_FLAG_NO_INDEX = 1,
+  NGHTTP2_NV_FLAG_NO_COPY_NAME = 2,
+  NGHTTP2_NV_FLAG_NO_COPY_VALUE = 4,
+};
+enum { NGHTTP2_DATA_FLAG_EOF = 1, NGHTTP2_DATA_FLAG_NO_END_STREAM = 2, NGHTTP2_DATA_FLAG_NO_COPY = 4 };
 enum { NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS = 3, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE = 4 };
 enum { NGHTTP2_NO_ERROR = 0, NGHTTP2_INTERNAL_ERROR = 2, NGHTTP2_CANCEL = 8 };
 enum {
   NGHTTP2_ERR_DEFERRED = -508,
   NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE = -521,
   NGHTTP2_ERR_FRAME_SIZE_ERROR = -522,
+  NGHTTP2_ERR_PAUSE = -526,
 };
 
 /* F(result, name without nghttp2_, arguments) */
@@ -96,6 +102,9 @@ enum {
     (nghttp2_session_callbacks *, int (*)(nghttp2_session *, const nghttp2_frame *, int error, void *)))               \
   F(void, session_callbacks_set_on_data_chunk_recv_callback,                                                           \
     (nghttp2_session_callbacks *, int (*)(nghttp2_session *, uint8_t, int32_t, const uint8_t *, size_t, void *)))      \
+  F(void, session_callbacks_set_send_data_callback,                                                                    \
+    (nghttp2_session_callbacks *, int (*)(nghttp2_session *, nghttp2_frame *, const uint8_t *head, size_t,             \
+                                          nghttp2_data_source *, void *)))                                             \
   F(void, session_callbacks_set_on_stream_close_callback,                                                              \
     (nghttp2_session_callbacks *, int (*)(nghttp2_session *, int32_t, uint32_t, void *)))                              \
   F(void, session_callbacks_del, (nghttp2_session_callbacks *))                                                        \

@@ -30,9 +30,22 @@ static buffer_t take_kept(stream_t *onward, server_t *server) {
 /* Of what has come for a stream, so much has been sent already. */
 static size_t *position_of(stream_t *stream) { return stream->kept ? &stream->position : &stream->relayed.at; }
 
+/* Room for headers until they are given to nghttp2, which copies them. */
+static nghttp2_nv *room_to_unpack(server_t *server, size_t count) {
+  if (count > server->unpacked_room) {
+    free(server->unpacked);
+    server->unpacked = malloc(2 * count * sizeof *server->unpacked);
+    must(server->unpacked);
+    server->unpacked_room = 2 * count;
+  }
+  return server->unpacked;
+}
+
+/* nghttp2 asks this how much there is; `send_data` then sends it. */
 static ssize_t read_relayed(nghttp2_session *session, int32_t number, uint8_t *to, size_t room, uint32_t *flags,
                             nghttp2_data_source *source, void *data) {
-  (void)data;
+  (void)to;
+  if (is_full(data)) return NGHTTP2_ERR_PAUSE;
   stream_t *stream = source->ptr;
   buffer_t *relayed = &stream->relayed;
   size_t *at = position_of(stream);
@@ -41,7 +54,7 @@ static ssize_t read_relayed(nghttp2_session *session, int32_t number, uint8_t *t
     stream->waits = true;
     return NGHTTP2_ERR_DEFERRED;
   }
-  if (size) memcpy(to, relayed->bytes + *at, size);
+  *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
   *at += size;
   size_t paid = size < stream->prepaid ? size : stream->prepaid;
   stream->prepaid -= paid;
@@ -53,12 +66,10 @@ static ssize_t read_relayed(nghttp2_session *session, int32_t number, uint8_t *t
     *flags |= NGHTTP2_DATA_FLAG_EOF;
     size_t count = count_packed(&stream->trailers);
     if (count) {
-      nghttp2_nv *trailers = calloc(count, sizeof *trailers);
-      must(trailers);
+      nghttp2_nv *trailers = room_to_unpack(stream->connection->server, count);
       unpack(stream->trailers.bytes, stream->trailers.end, trailers, 0, count);
       *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
       nghttp2.submit_trailer(session, number, trailers, count);
-      free(trailers);
     }
   }
   return (ssize_t)size;
@@ -81,8 +92,7 @@ static void add(nghttp2_nv *headers, size_t *count, const char *name, const char
 
 static nghttp2_nv *all_headers(const stream_t *stream, size_t *count) {
   size_t most = count_packed(&stream->pseudo) + count_packed(&stream->headers) + 3;
-  nghttp2_nv *headers = calloc(most, sizeof *headers);
-  must(headers);
+  nghttp2_nv *headers = room_to_unpack(stream->connection->server, most);
   *count = unpack(stream->pseudo.bytes, stream->pseudo.end, headers, 0, most);
   *count = unpack(stream->headers.bytes, stream->headers.end, headers, *count, most);
   const buffer_t *timeout = &stream->timeout, *request_id = &stream->request_id;
@@ -126,7 +136,6 @@ static bool forward(stream_t *stream, connection_t *onward, buffer_t body, bool 
   size_t count;
   nghttp2_nv *headers = all_headers(stream, &count);
   peer->number = nghttp2.submit_request(onward->session, NULL, headers, count, has_body ? &provider : NULL, peer);
-  free(headers);
   touch(onward);
   if (peer->number >= 0) {
     peer->relayed = body;
@@ -185,7 +194,6 @@ static void relay_back(stream_t *onward, bool end) {
     }
     nghttp2_data_provider body = {{.ptr = stream}, read_relayed};
     nghttp2.submit_response(stream->connection->session, stream->number, headers, count, end ? NULL : &body);
-    free(headers);
     touch(stream->connection);
   } else {
     discard(&stream->trailers);

@@ -131,7 +131,7 @@ static void write_to(connection_t *connection) {
   if (is_unknown(connection) && !connection->broken) return;
   buffer_t *unsent = &connection->unsent;
   while (!connection->broken) {
-    while (size_of(unsent) < WRITE_SIZE) {
+    while (!is_full(connection)) {
       const uint8_t *bytes;
       ssize_t size = nghttp2.session_mem_send(connection->session, &bytes);
       if (size < 0) connection->broken = true;
