@@ -54,6 +54,11 @@ class Upstream:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
 
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal that does not end it."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def end(self, how: signal.Signals) -> None:
         """Sends the signal and waits for the end."""
         if self._process is not None:

@@ -78,7 +78,7 @@ async def _serve(
     signals = StopSignals()
     envoy = await EnvoyProcess.start(command, admin, NAME)
     lane = DirectLane(settings, behind, admin) if behind else None
-    if lane is not None:
+    if lane is not None and await envoy.until_live_or(signals.stop):  # who connects meanwhile waits
         lane.open(listening)
     await envoy.until_ended_or(signals.stop)
     if envoy.ended.done():

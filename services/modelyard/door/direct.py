@@ -58,6 +58,7 @@ class DirectLane:
         self._admin = admin
         self._tunnels = Tunnels(behind.tunnels, settings.max_connections)
         self._front = Front(self._tunnels.take)
+        self._following: asyncio.Task[None] | None = None
 
     def open(self, listeners: Sequence[socket.socket]) -> None:
         """Serves on listening sockets until `close`. Raises OSError."""
@@ -69,11 +70,14 @@ class DirectLane:
         self._following = asyncio.create_task(self._follow())
 
     async def drain(self, hurry: asyncio.Event) -> None:
-        """Lets calls end, for as long as the settings say or until it is urgent."""
-        await self._front.leave(self._settings.drain_s, hurry)
+        """Lets calls end, for as long as the settings say or until it is urgent; without effect if it is not open."""
+        if self._following is not None:
+            await self._front.leave(self._settings.drain_s, hurry)
 
     async def close(self) -> None:
-        """Closes all connections."""
+        """Closes all connections; without effect if it is not open."""
+        if self._following is None:
+            return
         self._following.cancel()
         await self._tunnels.close()
         self._front.close()
@@ -83,8 +87,6 @@ class DirectLane:
         while True:
             try:
                 self._front.set_pods(await asyncio.to_thread(healthy_pods, self._admin))
-            except FileNotFoundError:
-                pass  # it is starting
             except (OSError, ValueError, LookupError) as error:
                 print(f"Envoy does not say which pods are well: {error}", file=sys.stderr)
             await asyncio.sleep(self._settings.health_interval_s)

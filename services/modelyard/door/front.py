@@ -63,7 +63,6 @@ class Front(Server):
     def tell(self, count: int) -> None:
         """See `Server`."""
         while count:
-            for _kind, descriptor, *_more in EVENT.iter_unpack(self.told(count)):
-                first = ctypes.string_at(_more[7], _more[8])
-                self._on_stranger(socket.socket(fileno=descriptor), first)
+            for _kind, descriptor, *_, read, size, _id_at, _id_size, _raw_at in EVENT.iter_unpack(self.told(count)):
+                self._on_stranger(socket.socket(fileno=descriptor), ctypes.string_at(read, size))
             count = self.write(self.server, self.events_at)

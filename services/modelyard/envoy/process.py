@@ -24,6 +24,7 @@ from modelyard.core.leash import leashed
 
 _ADMIN_TIMEOUT_S = 5.0
 _POLL_S = 0.05
+_START_POLL_S = 0.02
 
 
 class EnvoyMissing(Exception):
@@ -161,6 +162,14 @@ class EnvoyProcess:
         whole = ["env", *assignments, *command] if assignments else command
         process = await asyncio.create_subprocess_exec(*leashed(whole), start_new_session=True, pass_fds=pass_fds)
         return cls(process, admin, stat_prefix)
+
+    async def until_live_or(self, event: asyncio.Event) -> bool:
+        """Returns whether its listeners take connections: when they do, when it has ended, or when `event` is set."""
+        while not (self.ended.done() or event.is_set()):
+            if await asyncio.to_thread(self.admin.is_live):
+                return True
+            await asyncio.sleep(_START_POLL_S)
+        return False
 
     async def until_ended_or(self, event: asyncio.Event) -> None:
         """Returns when Envoy has ended by itself or `event` is set."""

@@ -68,6 +68,22 @@ def test_a_pod_that_is_killed_while_it_works_costs_no_call(direct_yard: Yard) ->
             eventually_sync(lambda: call(channel, INFER).startswith(b"pod-a"))
 
 
+def test_a_pod_that_hangs_gets_no_more_calls_once_its_health_checks_fail(direct_yard: Yard) -> None:
+    hung, other = direct_yard.pods
+
+    def ten_are_answered(channel: grpc.Channel) -> bool:
+        futures = [unary(channel, INFER).future(b"x", timeout=1) for _ in range(10)]
+        return {future.exception() or future.result() for future in futures} == {f"{other.name} x".encode()}
+
+    with direct_yard.door.channel() as channel:
+        hung.send(signal.SIGSTOP)
+        try:
+            eventually_sync(lambda: ten_are_answered(channel), timeout=60)
+        finally:
+            hung.send(signal.SIGCONT)
+        eventually_sync(lambda: call(channel, INFER).startswith(hung.name.encode()), timeout=60)
+
+
 def test_the_pod_hears_of_a_callers_cancel(direct_yard: Yard, channel: grpc.Channel) -> None:
     hanging = unary(channel, INFER).future(b"x", metadata=[("x-behave", "hang"), ("x-tag", "cancelled")])
     eventually_sync(lambda: any(pod.calls("cancelled") for pod in direct_yard.pods))

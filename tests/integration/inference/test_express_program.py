@@ -201,8 +201,8 @@ WITHOUT_PYVOY = (
     "u.find_spec = lambda name, *rest: None if name == 'pyvoy' else real(name, *rest)"
 )
 WITHOUT_LIBRARIES = (
-    "from pathlib import Path; from modelyard.inference.lane import direct, requirements; "
-    "direct.LIBRARY = requirements.LIBRARY = Path('/none')"
+    "from pathlib import Path; from modelyard.http2 import library; from modelyard.inference.lane import requirements; "
+    "library.LIBRARY = requirements.LIBRARY = Path('/none')"
 )
 
 

@@ -24,7 +24,6 @@ from .config import NAME, bootstrap
 from .handover import DRAIN, END_STREAMS, Handover
 from .requirements import Requirements
 
-_POLL_S = 0.02
 _EXIT_S = 15.0
 """Envoy waits for the interpreter, which waits for its sessions to be freed."""
 _JSON_LOG = '{"event":"%j","logger":"envoy.%n","level":"%l","timestamp":"%Y-%m-%dT%H:%M:%S.%fZ","service":"inference"}'
@@ -47,7 +46,7 @@ async def _serve(settings: InferenceSettings, requirements: Requirements, folder
     envoy = await _start(settings, requirements, folder, control)
     os.close(control)
     try:
-        if await _until_serving(envoy, signals.stop):
+        if await envoy.until_live_or(signals.stop):
             log.info("serving", address=await _address(settings.listen, envoy.admin), lane="express")
         await envoy.until_ended_or(signals.stop)
         if envoy.ended.done():
@@ -75,15 +74,6 @@ async def _start(settings: InferenceSettings, requirements: Requirements, folder
         command, Admin(admin_socket), NAME,
         environment={**requirements.environment(), **handover.environment()}, pass_fds=[control],
     )  # fmt: skip
-
-
-async def _until_serving(envoy: EnvoyProcess, stop: asyncio.Event) -> bool:
-    """Whether it serves; returns early if it has ended or is to stop."""
-    while not (envoy.ended.done() or stop.is_set()):
-        if await asyncio.to_thread(envoy.admin.is_live):
-            return True
-        await asyncio.sleep(_POLL_S)
-    return False
 
 
 async def _stop(envoy: EnvoyProcess, words: int, hurry: asyncio.Event, settings: InferenceSettings) -> None:
