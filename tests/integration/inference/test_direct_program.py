@@ -324,9 +324,7 @@ def test_what_cannot_start_says_why_and_ends(yard: Yard, settings: dict[str, str
 
 
 NO_NGHTTP2 = "libnghttp2.so.14 is not installed (Debian: libnghttp2-14)"
-WITHOUT_LIBRARY = (
-    "from pathlib import Path; from modelyard.inference.lane import direct; direct.LIBRARY = Path('/none')"
-)
+WITHOUT_LIBRARY = "from pathlib import Path; from modelyard.http2 import library; library.LIBRARY = Path('/none')"
 
 
 @pytest.mark.parametrize(("hidden", "missing"), [("library", NO_LIBRARY + "libraries"), ("nghttp2", NO_NGHTTP2)])
