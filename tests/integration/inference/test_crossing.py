@@ -144,7 +144,8 @@ async def test_a_call_that_is_cancelled_as_soon_as_it_has_come_leaves_nothing(po
                     connection.h2.reset_stream(stream.number, 8)
                 await connection.flush()
 
-    await storm_of_cancels()
+    for _ in range(3):  # on busy cores it takes more than one until a pod has all the buffers that it needs
+        await storm_of_cancels()
     before = pod.resident_bytes
     for _ in range(4):
         await storm_of_cancels()
