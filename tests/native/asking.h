@@ -32,6 +32,7 @@ typedef struct {
   ask_t *asks[OPEN_ASKS];
 } client_t;
 
+static server_t *server;
 static client_t *clients[CLIENTS];
 static uint64_t numbers; /* of clients' streams, which have begun */
 static size_t open_asks;
@@ -43,6 +44,7 @@ static bool ending;    /* the server will take no new streams */
 static bool in_trouble(void);
 static size_t describe(ask_t *ask, nghttp2_nv *headers); /* makes it a body, and what is special of its headers */
 static void check_answer(const ask_t *ask, uint32_t code);
+static void step_others(void); /* everybody but the clients */
 
 /* A message of so many bytes, and its prefix. */
 static void make_message(ask_t *ask, size_t size) {
@@ -201,5 +203,22 @@ static void step_clients(uint64_t streams) {
     }
   }
 }
+
+/* Lets everybody do what there is to do. */
+static void settle(uint64_t streams) {
+  bool was_eager = eager;
+  eager = true;
+  do {
+    moved = 0;
+    step_clients(streams);
+    step_others();
+  } while (moved);
+  eager = was_eager;
+  /* Nobody does anything: then the server does not ask for its turn either. */
+  struct pollfd ready = {http2_descriptor(server), POLLIN, 0};
+  CHECK(poll(&ready, 1, 0) == 0);
+}
+
+static void settle_all(void) { settle(numbers); }
 
 #endif

@@ -49,7 +49,6 @@ typedef struct {
   bool uncertain; /* whether any of that was seen, since the pod's connection was lost or the pod said goodbye */
 } record_t;
 
-static server_t *server;
 static uint64_t clock_us = 1;
 static record_t *records;
 static site_t behind = {.path = "behind", .listening = -1};
@@ -474,23 +473,11 @@ static void step_door(void) {
   if (eager || draw(2)) http2_send(server);
 }
 
-static void settle(uint64_t streams) {
-  bool was_eager = eager;
-  eager = true;
-  do {
-    moved = 0;
-    step_clients(streams);
-    step_door();
-    step_sites();
-    step_strangers();
-  } while (moved);
-  eager = was_eager;
-  /* Nobody does anything: then the server does not ask for its turn either. */
-  struct pollfd ready = {http2_descriptor(server), POLLIN, 0};
-  CHECK(poll(&ready, 1, 0) == 0);
+static void step_others(void) {
+  step_door();
+  step_sites();
+  step_strangers();
 }
-
-static void settle_all(void) { settle(numbers); }
 
 static void look(uint64_t streams) {
   const event_t *events;

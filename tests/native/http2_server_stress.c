@@ -21,7 +21,6 @@ enum { REFUSED = 7, EARLY = 9, AWAY = 14 }; /* statuses */
 
 #define HEAD "head"
 
-static server_t *server;
 static struct { long echoed, together, refused, early, unavailable, reset, failed, hints; } counts;
 
 /* ----------------------------------------------------------------------------------------- the server behind */
@@ -351,22 +350,10 @@ static void check_answer(const ask_t *ask, uint32_t code) {
 
 /* ------------------------------------------------------------------------------------------------ all together */
 
-static void settle(uint64_t streams) {
-  bool was_eager = eager;
-  eager = true;
-  do {
-    moved = 0;
-    step_clients(streams);
-    step_python();
-    step_backends();
-  } while (moved);
-  eager = was_eager;
-  /* Nobody does anything: then the server does not ask for its turn either. */
-  struct pollfd ready = {http2_descriptor(server), POLLIN, 0};
-  CHECK(poll(&ready, 1, 0) == 0);
+static void step_others(void) {
+  step_python();
+  step_backends();
 }
-
-static void settle_all(void) { settle(numbers); }
 
 static void look(uint64_t streams) {
   settle(streams); /* nobody is silent who could speak */

@@ -4,7 +4,7 @@
  * It has no thread. Python's event loop watches one file descriptor (an epoll set of all connections) and lets the
  * server have its turn when that is readable: what has come is read, and Python is handed all whole calls at once.
  * Answers are written when Python says that it has no more for now (`http2_flush`). So a call changes no thread on its
- * way, and a busy pod takes and answers many calls with each step of its loop. Python's side is `http2_server.py`.
+ * way, and a busy pod takes and answers many calls with each step of its loop. Python's side is `server.py`.
  *
  * Every other stream is relayed to a second HTTP/2 server on a Unix socket, headers, data and trailers as they are, in
  * both directions and with each stream's own flow control: one that is not read holds up no other.
@@ -46,6 +46,15 @@ const char *http2_load(void) {
   return NULL;
 }
 
+/* What all connections have. */
+static nghttp2_option *new_option(void) {
+  nghttp2_option *option;
+  if (nghttp2.option_new(&option) != 0) abort();
+  nghttp2.option_set_no_auto_window_update(option, 1);
+  nghttp2.option_set_no_closed_streams(option, 1);
+  return option;
+}
+
 /* Serves listening sockets, whose owner stays the caller. `path`: of the calls for Python. `behind`: the Unix socket
  * of the server for all others. `limit`: the most bytes of a message. `is_door`: calls of that path go to pods instead
  * of Python, see `http2_set_pods`. NULL with errno if it cannot be. */
@@ -70,9 +79,10 @@ server_t *http2_open(const int *listeners, size_t listener_count, const char *pa
   server->listener_count = listener_count;
   memcpy(server->path, path, server->path_size);
   strcpy(server->behind.sun_path, behind);
-  if (nghttp2.session_callbacks_new(&server->callbacks) != 0 || nghttp2.option_new(&server->option) != 0 ||
-      nghttp2.option_new(&server->onward_option) != 0 || nghttp2.option_new(&server->pod_option) != 0)
-    abort();
+  server->option = new_option();
+  server->onward_option = new_option();
+  server->pod_option = new_option();
+  if (nghttp2.session_callbacks_new(&server->callbacks) != 0) abort();
   nghttp2.session_callbacks_set_on_begin_headers_callback(server->callbacks, on_begin_headers);
   nghttp2.session_callbacks_set_on_header_callback(server->callbacks, on_header);
   nghttp2.session_callbacks_set_on_frame_recv_callback(server->callbacks, on_frame_received);
@@ -81,15 +91,9 @@ server_t *http2_open(const int *listeners, size_t listener_count, const char *pa
   nghttp2.session_callbacks_set_on_data_chunk_recv_callback(server->callbacks, on_data);
   nghttp2.session_callbacks_set_send_data_callback(server->callbacks, send_data);
   nghttp2.session_callbacks_set_on_stream_close_callback(server->callbacks, on_stream_closed);
-  nghttp2.option_set_no_auto_window_update(server->option, 1);
-  nghttp2.option_set_no_auto_window_update(server->onward_option, 1);
-  nghttp2.option_set_no_closed_streams(server->onward_option, 1);
   /* gRPC remembers with an entry of this table that a header made no sense, and holds that against every later call
    * that refers to the entry: one caller's nonsense would fail all others. */
   nghttp2.option_set_max_deflate_dynamic_table_size(server->onward_option, 0);
-  nghttp2.option_set_no_auto_window_update(server->pod_option, 1);
-  nghttp2.option_set_no_closed_streams(server->pod_option, 1);
-  nghttp2.option_set_no_closed_streams(server->option, 1);
   /* nghttp2 ends a connection on which many calls are cancelled. Here that would be the door's connection, with
    * everybody's calls on it. The door keeps that defence against its own callers, with a rate that none has who means
  * well. */
@@ -317,7 +321,7 @@ void http2_end(server_t *server) {
 size_t http2_open_streams(const server_t *server) {
   size_t count = 0;
   for (connection_t *connection = server->clients; connection != NULL; connection = connection->after) {
-    for (stream_t *stream = connection->streams; stream != NULL; stream = stream->after) count++;
+    count += connection->stream_count;
   }
   return count;
 }

@@ -80,10 +80,14 @@ class Loader:
         await version.retire()
         version.room.release()
         release_version(self._artifacts, version.wanted)
-        if self._memory is not None:
-            await asyncio.to_thread(self._memory.reclaim)
-        await asyncio.to_thread(run_memory.trim_heap)
+        await asyncio.to_thread(self._give_back)
         log.info("version unloaded", version=str(version.wanted))
+
+    def _give_back(self) -> None:
+        """Gives the system what an unloaded version has left."""
+        if self._memory is not None:
+            self._memory.reclaim()
+        run_memory.trim_heap()
 
     async def close(self) -> None:
         """Ends what watches and tries versions. Every version must have been unloaded."""
