@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row, select, update
@@ -182,6 +182,8 @@ class Promotions:
             promotion = (await connection.execute(select(promotions, over).where(mine))).one()
             current = await current_alias(connection, alias.model_id, alias.alias)
             receipts = await _receipts(connection, promotion)
+        if promotion.broken:
+            receipts = [_judged(receipt, promotion) for receipt in receipts]
         return _View(promotion, current, receipts, bool(promotion.over))
 
     async def _rest(self) -> None:
@@ -224,6 +226,15 @@ def _receipt(row: Row[Any], promotion: Row[Any]) -> Receipt:
         switched = told.state != _State.STATE_SERVING or promotion.alias in told.aliases
         version = told if switched else version
     return Receipt(row.id, row.display_name or row.id, version)
+
+
+def _judged(receipt: Receipt, promotion: Row[Any]) -> Receipt:
+    """The receipt of a promotion that is over: the pod that found the version at fault may have forgotten it by now."""
+    accuser, reason = f"{receipt.display_name}: ", promotion.reason
+    if receipt.version.state != _State.STATE_PENDING or not reason.startswith(accuser):
+        return receipt
+    failed = replace(receipt.version, state=_State.STATE_FAILED, reason=reason.removeprefix(accuser), broken=True)
+    return replace(receipt, version=failed)
 
 
 def _ending(view: _View) -> VersionBroken | Conflict | NotServedYet | None:

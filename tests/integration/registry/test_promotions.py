@@ -154,6 +154,23 @@ async def test_a_broken_version_is_put_back_and_the_call_says_why(versions: Regi
     assert (await reasons(versions))[0] == "put back: version 2 cannot be served: pod a: no graph at all"
 
 
+async def test_the_receipt_of_a_broken_version_says_so_though_its_pod_has_let_go_of_it(
+    versions: RegistryClient,
+) -> None:
+    pod, other = PlayedPod(versions), PlayedPod(versions, "b")
+    await other.serves(1)
+    stream = promote(versions, 2, request_id="once")
+    await anext(aiter(stream))
+    stream.cancel()
+    await pod.finds_broken(2)
+    del pod.versions[2]
+    await pod.serves(1)
+    told, error = await refused(promote(versions, 2, request_id="once"))
+    assert states(told[-1]) == {"pod a": "FAILED", "pod b": "PENDING"}
+    assert [pod.reason for pod in told[-1].pods] == ["no graph at all", ""]
+    assert error.metadata["pod_reasons"] == "pod a: no graph at all"
+
+
 async def test_a_broken_version_is_put_back_after_its_caller_has_gone(versions: RegistryClient) -> None:
     pod = PlayedPod(versions)
     stream = promote(versions, 2, request_id="once")
