@@ -67,16 +67,24 @@ def _last(steps: Iterable[PromoteModelVersionResponse]) -> PromoteModelVersionRe
 
 def _draw(steps: Iterable[PromoteModelVersionResponse]) -> PromoteModelVersionResponse:
     """A line per pod, drawn anew with every step; answers the last one."""
-    receipt = PromoteModelVersionResponse()
-    with Live(console=err, auto_refresh=False) as live:
-        for receipt in steps:
-            table = Table.grid(padding=(0, 2))
-            for pod in receipt.pods:
-                table.add_row(Text(f"  {pod.display_name}"), _styled(pod.state), _detail(pod))
-            if not receipt.pods:
-                table.add_row("  [yellow]no pod is alive[/]")
-            live.update(table, refresh=True)
-    return receipt
+    receipt: PromoteModelVersionResponse | None = None
+    try:
+        with Live(console=err, auto_refresh=False) as live:
+            for receipt in steps:
+                live.update(_table(receipt), refresh=True)
+    finally:
+        if receipt is not None and not err.is_terminal:
+            err.line()  # rich ends the last drawing's line in terminals only
+    return receipt or PromoteModelVersionResponse()
+
+
+def _table(receipt: PromoteModelVersionResponse) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for pod in receipt.pods:
+        table.add_row(Text(f"  {pod.display_name}"), _styled(pod.state), _detail(pod))
+    if not receipt.pods:
+        table.add_row("  [yellow]no pod is alive[/]")
+    return table
 
 
 def _detail(pod: PodReceipt) -> Text:

@@ -83,7 +83,7 @@ async def test_promoting_shows_every_pod_and_ends_when_all_serve(shell: Shell) -
     assert "m live → 2, served by 1 pod\n" in result.stdout
     assert "host/1" in result.stderr
     assert "serving" in result.stderr
-    assert "abababababab, loaded in 12 ms" in result.stderr
+    assert "abababababab, loaded in 12 ms\n" in result.stderr
     pods = await shell.run("pods", "m")
     assert "host/1" in pods.stdout
     assert "12 ms" in pods.stdout
@@ -104,7 +104,9 @@ async def test_a_broken_version_is_exit_code_1_and_says_why(shell: Shell) -> Non
     await shell.pod_says(2, **BROKEN)
     result = await running
     assert result.exit_code == 1
-    assert "cannot be served: host/1: no graph [at all]" in result.stderr
+    receipt, error = result.stderr.strip().splitlines()
+    assert receipt.split() == ["host/1", "failed", "no", "graph", "[at", "all]"]
+    assert "cannot be served: host/1: no graph [at all]" in error
     assert "is back where it was" in result.stderr
     assert await shell.live() == 1
 
