@@ -122,6 +122,29 @@ def test_bfloat16_goes_in_and_out_as_bits(tmp_path: Path) -> None:
     assert (bits.dtype, bits.tolist(), floats.tolist()) == (np.uint16, [[0x3F80, 0xC000]], [[3.0]])
 
 
+def test_bfloat16_and_text_go_in_together(tmp_path: Path) -> None:
+    content = graphs.graph(
+        [helper.make_node("Identity", ["t"], ["u"]), helper.make_node("Cast", ["b"], ["f"], to=TensorProto.FLOAT)],
+        {"t": (TensorProto.STRING, ("batch", 1)), "b": (TensorProto.BFLOAT16, ("batch", 1))},
+        {"u": (TensorProto.STRING, ("batch", 1)), "f": (TensorProto.FLOAT, ("batch", 1))},
+    )
+    session = load(tmp_path, content)
+    session.warm_up([1, 3])
+    feeds = {"t": np.array([["a"]], object), "b": np.array([[0x4040]], np.uint16)}
+    text, floats = session.run(feeds, ["u", "f"])
+    assert (text.tolist(), floats.tolist()) == ([["a"]], [[3.0]])
+
+
+def test_text_in_and_bfloat16_out_are_refused_with_the_reason(tmp_path: Path) -> None:
+    content = graphs.graph(
+        [helper.make_node("Identity", ["t"], ["u"]), helper.make_node("Identity", ["b"], ["c"])],
+        {"t": (TensorProto.STRING, ("batch", 1)), "b": (TensorProto.BFLOAT16, ("batch", 1))},
+        {"u": (TensorProto.STRING, ("batch", 1)), "c": (TensorProto.BFLOAT16, ("batch", 1))},
+    )
+    with pytest.raises(MalformedContent, match="inputs of BYTES and outputs of BF16"):
+        load(tmp_path, content)
+
+
 def test_a_graph_without_free_shapes_that_fails_is_no_mistake_of_the_caller(tmp_path: Path) -> None:
     with pytest.raises(LOAD_ERRORS, match="Reshape"):
         only_rows(tmp_path, 1).run({"x": np.ones((3, 2), np.float32)}, ["y"])

@@ -156,9 +156,12 @@ class GraphSession:
         )
         """As the runtime sees it. Who knows better what the file declares may replace it by that."""
         self.all_outputs = [tensor.name for tensor in self.signature.outputs]
-        self._has_bfloat16 = any(
-            tensor.datatype.name == "BF16" for tensor in (*self.signature.inputs, *self.signature.outputs)
-        )
+        self._has_bfloat16 = _has(self.signature.inputs, "BF16")
+        self._answers_bfloat16 = _has(self.signature.outputs, "BF16")
+        if self._answers_bfloat16 and _has(self.signature.inputs, "BYTES"):
+            raise MalformedContent(
+                "the graph has inputs of BYTES and outputs of BF16: the runtime computes one or the other, not both"
+            )
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], control: RunControl | None = None) -> list[Array]:
         """Computes these outputs. Text is `str` in both directions, BF16 its bits as uint16. `control` may stop it.
@@ -184,8 +187,10 @@ class GraphSession:
                 watch.end(control)
 
     def _compute(self, feeds: Mapping[str, Array], outputs: Sequence[str], options: ort.RunOptions) -> list[Array]:
-        if self._has_bfloat16:
+        if self._answers_bfloat16:
             return self._run_bfloat16(feeds, outputs, options)
+        if self._has_bfloat16:
+            feeds = {name: self._fed(name, array) for name, array in feeds.items()}
         return self._run(outputs, feeds, options)  # type: ignore[no-any-return]  # onnxruntime has no types
 
     def _compute_again(self, feeds: Mapping[str, Array], outputs: Sequence[str], control: RunControl) -> list[Array]:
@@ -237,16 +242,20 @@ class GraphSession:
         return {tensor.name: _zero_tensor(tensor, batch_size) for tensor in self.signature.inputs}
 
     def _run_bfloat16(self, feeds: Mapping[str, Array], outputs: Sequence[str], options: ort.RunOptions) -> list[Array]:
-        """NumPy has no bfloat16, so the runtime takes and gives these tensors as its own values only."""
-        types = self.signature.inputs_by_name
+        """NumPy has no bfloat16: the runtime gives these tensors as its own values only, and then takes only those."""
+        fed = {name: self._fed(name, array) for name, array in feeds.items()}
         values = {
-            name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _BFLOAT16)
-            if types[name].datatype.name == "BF16"
-            else ort.OrtValue.ortvalue_from_numpy(array)
-            for name, array in feeds.items()
+            name: ort.OrtValue.ortvalue_from_numpy(value) if isinstance(value, np.ndarray) else value
+            for name, value in fed.items()
         }
         results = self._session.run_with_ort_values(list(outputs), values, options)
         return [_to_numpy(result) for result in results]
+
+    def _fed(self, name: str, array: Array) -> Any:
+        """As the runtime takes it: bits of BF16 as its own value, anything else as it is."""
+        if self.signature.inputs_by_name[name].datatype.name != "BF16":
+            return array
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _BFLOAT16)
 
 
 def brief(error: BaseException, hide: str = "") -> str:
@@ -254,6 +263,10 @@ def brief(error: BaseException, hide: str = "") -> str:
     text = " ".join(str(error).split())
     text = _PLACE.sub("", text.replace(hide, "the file") if hide else text)
     return text if len(text) <= _BRIEF else text[:_BRIEF] + "…"
+
+
+def _has(tensors: Iterable[TensorInfo], datatype: str) -> bool:
+    return any(tensor.datatype.name == datatype for tensor in tensors)
 
 
 def _tensor_info(argument: Any) -> TensorInfo:
