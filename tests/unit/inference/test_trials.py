@@ -101,6 +101,12 @@ async def test_a_killed_trial_process_is_replaced(trials: Trials, tmp_path: Path
     assert (await attempt(trials, tmp_path, graphs.scale(3))).memory_bytes > 0
 
 
+async def test_a_trial_that_fails_by_a_fault_of_ours_says_what_it_was(trials: Trials, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="could not be tried: itimer_error: "):
+        await attempt(trials, tmp_path, graphs.scale(2), time_s=-1)
+    await attempt(trials, tmp_path, graphs.scale(3))
+
+
 async def test_nothing_is_left_when_the_trials_are_closed(trials: Trials, tmp_path: Path) -> None:
     endless = asyncio.create_task(attempt(trials, tmp_path, hostile_graphs.looping(2.0**62)))
     await attempt(trials, tmp_path, graphs.scale(2))

@@ -84,6 +84,9 @@ def _fork(request: dict[str, Any], answers: int) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _say(answers, {"id": request["id"], **_answer(_task(request["task"]))})
         os._exit(0)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the pod is told; to a log file it must not be written
+        _say(answers, {"id": request["id"], "fault": f"{type(error).__name__}: {brief(error)}"})
+        os._exit(0)
     finally:
         os._exit(1)  # whatever was raised: a child must never go on as if it were its parent
 

@@ -159,6 +159,8 @@ def _understood(answer: dict[str, Any], task: TrialTask) -> TrialFacts:
         return TrialFacts(**answer["facts"])
     if "refusal" in answer:
         raise MalformedContent(answer["refusal"])
+    if "fault" in answer:
+        raise Unavailable(f"the version could not be tried: {answer['fault']}")
     if answer["killed_by"] == signal.SIGALRM:
         raise MalformedContent(f"loading it and computing zeros takes longer than {task.time_s:g} s")
     if answer["killed_by"] == signal.SIGKILL:
@@ -166,4 +168,4 @@ def _understood(answer: dict[str, Any], task: TrialTask) -> TrialFacts:
     if answer["killed_by"]:
         name = signal.Signals(answer["killed_by"]).name
         raise MalformedContent(f"the graph is broken in a way that crashes the runtime ({name})")
-    raise Unavailable("the version could not be tried: the trial failed; the pod's standard error says more")
+    raise Unavailable("the version could not be tried: the trial ended without an answer")
