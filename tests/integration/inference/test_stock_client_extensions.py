@@ -90,7 +90,8 @@ async def test_a_stream_answers_in_order_and_survives_errors(scale_pod: Pod, ide
     assert seen["ids"] == [str(number) for number in good]
     assert seen["answers"] == [[[2 * number, 2 * number + 2]] for number in good]
     assert seen["finals"] == [True] * 18
-    assert seen["errors"] == [[3, "models/nobody does not exist"], [7, "models/nobody does not exist"]]
+    unknown = "models/nobody is not served: there is no such model, or no alias leads to a version of it"
+    assert seen["errors"] == [[3, unknown], [7, unknown]]
     assert (seen["ended"], seen["left"]) == ("StatusCode.NOT_FOUND", 0)
 
 

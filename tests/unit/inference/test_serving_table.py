@@ -123,6 +123,14 @@ def test_what_is_unknown_is_refused_by_kind(model: str, name: str, error: Any) -
     assert len(str(raised.value)) < 400
 
 
+def test_what_no_alias_leads_to_is_not_said_to_be_missing() -> None:
+    table = table_of(ModelEntry("m", wanted(live=1), loaded={1: loaded(1)}))
+    with pytest.raises(NotFound, match="models/m/versions/2 is not served: no alias of the model leads to it"):
+        table.resolve("m", "2")
+    with pytest.raises(NotFound, match="models/other is not served: there is no such model, or no alias leads to"):
+        table.resolve("other", "")
+
+
 def test_before_anything_is_known_nothing_is_refused_for_good() -> None:
     table = ServingTable()
     with pytest.raises(Unavailable, match="does not know yet"):

@@ -216,7 +216,8 @@ class ServingTable:
             text = f"{name} is not in what this pod served before it restarted, and the registry is away"
             return Unavailable(text, retry_after=RETRY_LOADING_S)
         if entry is None or entry.wanted is None:
-            return NotFound.resource(name)
+            text = f"{name} is not served: there is no such model, or no alias leads to a version of it"
+            return NotFound(text, metadata={"resource": name})
         if entry.unloaded:
             return NotFound(f"{name} is unloaded on this pod", metadata={"resource": name})
         if self.is_parked(model, version):
@@ -245,7 +246,8 @@ def _explain_version(entry: ModelEntry, wanted: WantedModel, version: str, field
         return InvalidFields.one(
             field_name, f"expected a version number or an alias of the model ({known}); got {version!r}"
         )
-    return NotFound.resource(name)
+    why = "no alias of the model leads to it" if version else "the model has no such alias"
+    return NotFound(f"{name} is not served: {why}", metadata={"resource": name})
 
 
 def _not_loaded(version: WantedVersion, failure: Failure | None) -> Unavailable:
