@@ -63,6 +63,11 @@ def environment(program: str) -> dict[str, str]:
     return image | {key: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value) for key, value in composed}
 
 
+def default(program: str, setting: str) -> float:
+    """Of a setting that is a number."""
+    return float(SETTINGS[program].model_fields[setting].default)
+
+
 def test_everything_that_the_images_copy_is_there_and_is_sent_to_the_engine() -> None:
     first, *sent = (ROOT / ".dockerignore").read_text().split()
     assert first == "*"
@@ -123,6 +128,15 @@ def test_programs_are_asked_for_and_checked_where_they_listen() -> None:
     assert asked
     assert [address for address in asked if address not in {f"{host}:{port}" for host, port in ports.items()}] == []
     assert COMPOSE["door"]["ports"] == [f"127.0.0.1:${{MODELYARD_PORT:-{ports['door']}}}:{ports['door']}"]
+
+
+def test_every_program_gets_the_time_in_which_it_stops_by_itself() -> None:
+    services = ("gateway", "registry", "inference")
+    needed = {program: default(program, "drain_delay_s") + default(program, "shutdown_grace_s") for program in services}
+    needed["worker"] = default("worker", "trainer_grace_s") + default("worker", "checkpoint_upload_s") + 15
+    needed["door"] = 2 * default("door", "drain_s") + 5  # its direct lane, then Envoy, then Envoy's end
+    given = {program: float(COMPOSE[program]["stop_grace_period"].removesuffix("s")) for program in SETTINGS}
+    assert {program for program in SETTINGS if given[program] < needed[program] + 3} == set()
 
 
 def test_who_waits_for_a_healthy_program_waits_for_one_that_has_a_check() -> None:
