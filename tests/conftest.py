@@ -8,7 +8,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from modelyard.core.telemetry import keep_onnx_runtime_quiet
 from support.identity import Identity
+
+keep_onnx_runtime_quiet()
 
 # Tests judge what comes out, not how fast: the machine may be busy with something else.
 hypothesis.settings.register_profile("modelyard", deadline=None)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from modelyard.conformance.models.graphs import write_graphs
 
 HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "pyarrow", "celery", "sqlalchemy", "sklearn"}
 
@@ -29,3 +32,15 @@ def test_a_program_loads_only_what_it_may(module: str) -> None:
     code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert set(printed.split()) & HEAVY <= ALLOWED[module]
+
+
+@pytest.mark.parametrize("module", ["modelyard.inference.execution.sessions", "modelyard_workers.trainer.parity"])
+def test_onnx_runtime_leaves_no_trace_of_what_it_loads(module: str, tmp_path: Path) -> None:
+    home, graphs = tmp_path / "home", tmp_path / "graphs"
+    home.mkdir()
+    graphs.mkdir()
+    graph, *_others = write_graphs(graphs)
+    code = f"import {module}, onnxruntime; onnxruntime.InferenceSession({str(graph)!r})"
+    # Without the variables by which it finds out that nobody real runs it.
+    subprocess.run([sys.executable, "-c", code], env={"HOME": str(home)}, check=True)
+    assert [path for path in home.rglob("*") if path.is_file()] == []

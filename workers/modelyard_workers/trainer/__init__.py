@@ -7,3 +7,7 @@ for people. At the end DIR holds `result.json` (a FinishTrainingJobRequest with 
 
 Exit codes: 0 when there is a result, success or failure; 143 when stopped by SIGTERM or left by its parent.
 """
+
+from modelyard.core.telemetry import keep_onnx_runtime_quiet
+
+keep_onnx_runtime_quiet()
