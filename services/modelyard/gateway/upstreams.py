@@ -20,6 +20,8 @@ from modelyard.core.logs import get_logger
 
 _RETRY_S = 0.5
 _PAUSE_S = 0.05
+_STREAM_S = 10.0
+"""A service that hangs ends no stream and says nothing in the next: it is known to be away after twice as long."""
 
 log = get_logger()
 
@@ -54,7 +56,7 @@ class Upstreams:
         """Follows one stream to its end; whether it has said anything."""
         heard = False
         try:
-            watch = stub.Watch(health_pb2.HealthCheckRequest())  # type: ignore[attr-defined]  # set by itself
+            watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=_STREAM_S)  # type: ignore[attr-defined]  # set by itself
             async for answer in watch:
                 heard = True
                 await self._note(address, serving=answer.status == SERVING)

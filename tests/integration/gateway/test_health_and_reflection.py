@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -21,6 +22,7 @@ from support.gateway import GatewayClient, gateway_client, gateway_settings, ser
 from support.grpc_server import serve
 from support.identity import Identity
 from support.registry import RegistryClient, refusal
+from support.registry_program import RegistryProgram
 from support.waiting import eventually
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -80,6 +82,18 @@ async def test_the_registrys_health_is_followed(
     async with start_registry():
         assert (await stream.read()).status == SERVING
     stream.cancel()
+
+
+async def test_a_registry_that_hangs_does_not_count_as_serving(
+    caller: GatewayClient, identity: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelyard.gateway.upstreams._STREAM_S", 0.5)
+    with RegistryProgram(tmp_path, identity) as registry:
+        await _becomes(caller, REGISTRY_SERVICES[0], SERVING)
+        registry.process.send_signal(signal.SIGSTOP)
+        await _becomes(caller, REGISTRY_SERVICES[0], NOT_SERVING)
+        registry.process.send_signal(signal.SIGCONT)
+        await _becomes(caller, REGISTRY_SERVICES[0], SERVING)
 
 
 async def test_one_pod_that_serves_is_enough(caller: GatewayClient, pod_address: str, identity: Identity) -> None:
