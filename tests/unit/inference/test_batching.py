@@ -126,6 +126,7 @@ async def test_one_more_than_the_queue_holds_is_refused_and_a_place_is_given_bac
         with pytest.raises(ResourceExhausted) as raised:
             await ask(batcher, session, 1)
         assert raised.value.retry_after
+        assert "3 requests may wait" in raised.value.message
         waiting[1].cancel()
         await asyncio.sleep(0)
         waiting.append(ask(batcher, session, 2))  # in its place

@@ -84,11 +84,10 @@ class Batcher:
         """
         if self._aborted:
             raise Unavailable("the pod is stopping", retry_after=1.0)
-        waiting = self._waiting.calls
         if self.room < request.calls:
             raise ResourceExhausted(
-                f"{waiting} requests are waiting for this version, the most allowed",
-                retry_after=self._pace.seconds_for(waiting),
+                f"the queue of this version is full: {self.plan.queue_size} requests may wait",
+                retry_after=self._pace.seconds_for(self._waiting.calls),
             )
         self._waiting.add(request)
         if request.expires is not None:
