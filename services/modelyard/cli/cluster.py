@@ -126,7 +126,9 @@ def _served(client: Client) -> Entries:
         index = client.predictions.served()
     except RemoteError:
         return None
-    return [{"model": model.name, "version": model.version, "state": model.state} for model in index]
+    return [
+        {"model": model.name, "version": model.version, "state": model.state, "reason": model.reason} for model in index
+    ]
 
 
 def _pods(client: Client) -> Entries:
@@ -167,8 +169,8 @@ def _print_status(address: str, services: dict[str, str], served: Entries, metri
     )
     out.print()
     print_table(
-        ["SERVED MODEL", "VERSION", "STATE"],
-        [[entry["model"], entry["version"], entry["state"]] for entry in served or ()],
+        ["SERVED MODEL", "VERSION", "STATE", "WHY"],
+        [[entry["model"], entry["version"], entry["state"], entry["reason"]] for entry in served or ()],
         empty=_UNSEEN.format("what is served") if served is None else "nothing is served yet",
     )
     if metrics:

@@ -46,6 +46,8 @@ def traffic(
         current = client.models.alias(model, alias)
         wanted = Traffic(sticky_key=sticky_key)
         for text in canary or ():
+            if "=" not in text:
+                raise ValueError(f"{text!r} says no share; expected VERSION=PERCENT, as in {text}=10")
             number, percent = _share(text)
             wanted.split.add(version=number, percent=percent)
         if shadow:

@@ -1,4 +1,4 @@
-"""`modelyard predict` against a pod."""
+"""`modelyard predict` and `status` against a pod."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from support import graphs
 from support.identity import Identity
 from support.inference_pod import Pod
 from support.served_registry import ServedRegistry
+from support.waiting import eventually
 
 ROWS = json.dumps({"x": [[1, 2]]})
 
@@ -38,3 +39,21 @@ def test_metadata_that_cannot_be_sent_is_refused(pair: str) -> None:
     result = CliRunner().invoke(app, ["predict", "scale", "--data", ROWS, "--metadata", pair], env=environment)
     assert result.exit_code == 2
     assert "expected NAME=VALUE" in result.stderr
+
+
+async def test_the_status_says_why_a_version_is_not_served(
+    registry: ServedRegistry, pod: Pod, identity: Identity
+) -> None:
+    registry.add("scale", graphs.scale(2))
+    registry.add("broken", b"no graph")
+    await pod.until_ready("scale")
+    await eventually(lambda: _says(pod, identity, "broken", "UNAVAILABLE", "not a whole ONNX file"))
+
+
+async def _says(pod: Pod, identity: Identity, *words: str) -> bool:
+    command = [sys.executable, "-m", "modelyard.cli", "status"]
+    environment = os.environ | {"MODELYARD_ADDRESS": pod.address, "MODELYARD_TOKEN": identity.token("predictor")}
+    result = await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, text=True, check=False
+    )
+    return any(all(word in line for word in words) for line in result.stdout.splitlines())

@@ -131,6 +131,7 @@ async def test_traffic_is_set_shown_and_rolled_back(shell: Shell) -> None:
     assert "12.5 % 2" in (await shell.run("history", "m")).stdout
     for wrong in ("2", "two=1", "2=200"):
         assert (await shell.run("traffic", "m", "--canary", wrong)).exit_code == 2
+    assert "expected VERSION=PERCENT, as in 2=10" in (await shell.run("traffic", "m", "--canary", "2")).stderr
 
 
 async def test_settings_are_set_one_by_one_and_reset(shell: Shell) -> None:
