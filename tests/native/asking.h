@@ -182,7 +182,15 @@ static void step_ask(ask_t *ask) {
   }
 }
 
+/* Has the kernel take only some of what the server sends at once. */
+static void narrow(const connection_t *connection) {
+  static const int LITTLE = 12 * 1000;
+  for (; connection != NULL; connection = connection->after)
+    CHECK(setsockopt(connection->fd, SOL_SOCKET, SO_SNDBUF, &LITTLE, sizeof LITTLE) == 0);
+}
+
 static void step_clients(uint64_t streams) {
+  if (chance(20)) narrow(server->clients), narrow(server->onwards);
   for (size_t i = 0; i < CLIENTS; i++) {
     if (clients[i] == NULL) {
       if (numbers < streams && !ending && !eager) clients[i] = call_up();

@@ -9,7 +9,7 @@ from pathlib import Path
 NATIVE = Path(__file__).parent / "native"
 """The server is built here when the package is installed (`hatch_build.py`); absent where it could not be."""
 LIBRARY = NATIVE / "libhttp2_server.so"
-PREFIX, VERSION = "http2", 5
+PREFIX, VERSION = "http2", 6
 """native/http2_server.c's."""
 EVENT = struct.Struct("=14Q")
 """An event, as native/arrival.h has it."""

@@ -52,7 +52,7 @@ static inline size_t announced_size(const char *body, size_t size) {
 static inline size_t room_for_body(size_t needed, size_t announced) {
   enum { FIRST_ROOM = 64 * 1024 }; /* whatever is announced */
   size_t room = PREFIX_SIZE + announced;
-  size_t trusted = 2 * needed > FIRST_ROOM ? 2 * needed : FIRST_ROOM;
+  size_t trusted = 4 * needed > FIRST_ROOM ? 4 * needed : FIRST_ROOM;
   if (room > trusted) room = trusted;
   return room < needed ? needed : room;
 }

@@ -4,6 +4,7 @@
 
 #include "events.h"
 #include "http2_state.h"
+#include "outgoing.h"
 
 static size_t announced(const stream_t *call) { return announced_size(call->body.bytes, call->body.end); }
 

@@ -76,7 +76,7 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
   bool is_answer = stream->kind == CALL;
   const char *end = is_answer ? stream->answer.bytes + stream->answer.at : stream->relayed.bytes + *position_of(stream);
   append(&connection->unsent, head, FRAME_HEAD_SIZE);
-  append(&connection->unsent, size ? end - size : NULL, size);
+  if (size) add_part(connection, end - size, size);
   return 0;
 }
 
@@ -125,6 +125,8 @@ static void close_stream(stream_t *stream, uint32_t code) {
       touch(peer->connection);
     }
   }
+  discard_sent(connection->server, &stream->answer);
+  discard_sent(connection->server, &stream->relayed);
   release(stream);
 }
 

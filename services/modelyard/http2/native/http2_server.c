@@ -14,7 +14,8 @@
  *
  * The headers beside this file hold its parts; they are compiled with it, as one unit, and read in this order: what
  * there is (`buffers.h`, `http2_state.h`, `streams.h`), what becomes of a stream (`events.h`, `headers.h`, `calls.h`,
- * `relays.h`, `door.h`, `frames.h`), and its way through sockets (`connections.h`, `pods.h`, `traffic.h`).
+ * `relays.h`, `door.h`, `frames.h`), and its way through sockets (`outgoing.h`, `connections.h`, `pods.h`,
+ * `traffic.h`).
  *
  * All functions are to be called by one thread. The `http2_...` functions are Python's.
  */
@@ -30,7 +31,7 @@
 #include "traffic.h"
 
 /* Says which http2_server.c a library was built from: library.py refuses any other. */
-#define SERVER_VERSION 5
+#define SERVER_VERSION 6
 
 int http2_version(void) { return SERVER_VERSION; }
 
@@ -341,5 +342,6 @@ void http2_close(server_t *server) {
   free(server->begun);
   free(server->events);
   free(server->unpacked);
+  free(server->outgoing.spent);
   free(server);
 }

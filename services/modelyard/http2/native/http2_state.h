@@ -17,6 +17,7 @@ enum { ANSWERS_MOST_HEADERS = 16 };
 enum { READ_SIZE = 256 * 1024 };
 enum { READS_PER_TURN = 4 }; /* of one connection: the others have their turn too */
 enum { WRITE_SIZE = 256 * 1024 };
+enum { LEAST_PART = 4 * 1024, MOST_PARTS = WRITE_SIZE / LEAST_PART }; /* of bodies, written from where they lie */
 enum { EVENTS_PER_TURN = 256 };
 enum { MOST_LISTENERS = 64 };
 enum { MOST_TOGETHER = 64, MOST_JOINABLE = 4 };
@@ -128,6 +129,22 @@ struct connection {
   bool asked;   /* whether it is alive */
 };
 
+/* A part of a body that is to be sent behind so many bytes of `unsent`. */
+typedef struct {
+  size_t behind;
+  const char *bytes;
+  size_t size;
+} part_t;
+
+/* What is gathered for one connection beside its `unsent`, see outgoing.h; empty when nothing is being written. */
+typedef struct {
+  part_t parts[MOST_PARTS];
+  size_t count, size;
+  bool copies; /* everything is put into `unsent` */
+  buffer_t *spent; /* to be freed behind the writing: parts may lie in them */
+  size_t spent_count, spent_room;
+} outgoing_t;
+
 /* A pod that a door sends calls to. */
 struct pod {
   pod_t *after;
@@ -164,6 +181,7 @@ struct server {
   joinable_t joinable[MOST_JOINABLE];
   size_t joinable_count, next_joinable;
   bool draining;
+  outgoing_t outgoing;
   nghttp2_nv *unpacked; /* headers on their way to nghttp2 */
   size_t unpacked_room;
   uint8_t in[READ_SIZE];

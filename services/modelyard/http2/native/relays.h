@@ -3,6 +3,7 @@
 #define MODELYARD_RELAYS_H
 
 #include "http2_state.h"
+#include "outgoing.h"
 #include "streams.h"
 
 static connection_t *connect_onward(server_t *server);

@@ -27,9 +27,6 @@ static void touch(connection_t *connection) {
   connection->server->touched = connection;
 }
 
-/* Whether no more should be taken of nghttp2 before some has been sent. */
-static bool is_full(const connection_t *connection) { return size_of(&connection->unsent) >= WRITE_SIZE; }
-
 static void watch(connection_t *connection, uint32_t events) {
   if (connection->watched == events) return;
   struct epoll_event event = {.events = events, .data.ptr = connection};

@@ -4,6 +4,7 @@
 
 #include "connections.h"
 #include "events.h"
+#include "outgoing.h"
 
 /* Whether a frame resets a stream that its client has not begun.
  *
@@ -129,24 +130,23 @@ static void read_from(connection_t *connection) {
 /* Sends what there is; closes the connection if it is at its end. */
 static void write_to(connection_t *connection) {
   if (is_unknown(connection) && !connection->broken) return;
-  buffer_t *unsent = &connection->unsent;
   while (!connection->broken) {
+    /* A peer that reads slowly would have what it leaves gathered again and again. */
+    connection->server->outgoing.copies = size_of(&connection->unsent) != 0;
     while (!is_full(connection)) {
       const uint8_t *bytes;
       ssize_t size = nghttp2.session_mem_send(connection->session, &bytes);
       if (size < 0) connection->broken = true;
       if (size <= 0) break;
-      append(unsent, bytes, (size_t)size);
+      append(&connection->unsent, bytes, (size_t)size);
     }
-    if (size_of(unsent) == 0) break;
-    ssize_t sent = send(connection->fd, unsent->bytes + unsent->at, size_of(unsent), MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent < 0 && errno == EINTR) continue;
+    if (size_of(&connection->unsent) + connection->server->outgoing.size == 0) break;
+    ssize_t sent = send_gathered(connection);
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       watch(connection, EPOLLIN | EPOLLOUT);
       return;
     }
     if (sent < 0) connection->broken = true;
-    if (sent > 0) unsent->at += (size_t)sent;
   }
   bool alive = nghttp2.session_want_read(connection->session) || nghttp2.session_want_write(connection->session);
   if (connection->broken || !alive) {
