@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,15 @@ from benchmarks.peers.peer import is_ready
 from benchmarks.processes import Launch
 from modelyard.client.blobs import upload_file
 from modelyard.client.connection import Connection, Endpoint
+from modelyard.core.probe import probe
 from modelyard.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from modelyard.v1.model_pb2 import ModelVersion
 from modelyard.v1.model_service_pb2 import CreateModelVersionRequest
 from modelyard.v1.model_service_pb2_grpc import ModelServiceStub
 
 from .program import READY_FILE
+
+Metadata = tuple[tuple[str, str], ...]
 
 _SERVED_LIMIT_S = 120.0
 _POLL_S = 0.1
@@ -42,35 +45,67 @@ class Cluster:
     pod: str
     """The direct pod's `host:port`."""
     token: str
-    data_dir: Path
-    process: psutil.Process
+    pod_process: psutil.Process
+    pod_log: Path
 
     @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Metadata:
         """What every call must carry."""
-        return (("authorization", f"Bearer {self.token}"),)
-
-    @property
-    def pod_log(self) -> Path:
-        """The direct pod's log."""
-        return self.data_dir / "logs/inference-direct.log"
+        return _metadata(self.token)
 
     def pod_processes(self) -> list[psutil.Process]:
         """The direct pod's process, its children included."""
-        (pod,) = (child for child in self.process.children() if _is_direct_pod(child, self.pod))
-        return [pod, *pod.children(recursive=True)]
+        return [self.pod_process, *self.pod_process.children(recursive=True)]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the cluster's program has written down."""
+
+    door: str
+    token: str
+    pod: Mapping[str, str]
+
+    @classmethod
+    def read(cls, file: Path) -> _Told:
+        found = json.loads(file.read_text())
+        return cls(found["door"], Path(found["token"]).read_text().strip(), found["pod"])
+
+    @property
+    def metadata(self) -> Metadata:
+        return _metadata(self.token)
 
 
 @contextmanager
 def running_cluster(models: Sequence[ModelFile]) -> Iterator[Cluster]:
     """A new cluster that serves the models under the alias `live`, on the door and on the direct pod.
 
+    The direct pod begins when the pod behind the door has loaded all models: a pod measures at load how it should
+    compute a model, and two that do so at once on one machine measure each other.
+
     Raises StartFailed. The logs stay in the workshop's `logs/modelyard`.
     """
     data_dir = Path(tempfile.mkdtemp(prefix="modelyard-", dir=workshop.folder("run")))
-    port = workshop.free_port()
-    launch = Launch(
-        command=[sys.executable, "-m", "benchmarks.ours.program", str(data_dir), str(port)],
+    logs = data_dir / "logs"
+    try:
+        with processes.running(_cluster_launch(data_dir)):
+            told = _Told.read(data_dir / READY_FILE)
+            _publish(told, models)
+            _until_served(told.door, told, models, logs / "inference.log")
+            address = f"127.0.0.1:{workshop.free_port()}"
+            pod_log = logs / "inference-direct.log"
+            with processes.running(_pod_launch(address, told, pod_log)) as pod:
+                _until_served(address, told, models, pod_log)
+                yield Cluster(told.door, address, told.token, pod, pod_log)
+    finally:
+        shutil.rmtree(workshop.folder("logs") / "modelyard", ignore_errors=True)
+        shutil.copytree(logs, workshop.folder("logs") / "modelyard", dirs_exist_ok=True)
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _cluster_launch(data_dir: Path) -> Launch:
+    return Launch(
+        command=[sys.executable, "-m", "benchmarks.ours.program", str(data_dir)],
         log=data_dir / "up.log",
         environment={
             "PYTHONPATH": str(workshop.REPOSITORY),
@@ -81,22 +116,20 @@ def running_cluster(models: Sequence[ModelFile]) -> Iterator[Cluster]:
         stop_signal=signal.SIGINT,
         stop_grace_s=60,
     )
-    try:
-        with processes.running(launch) as process:
-            told = json.loads((data_dir / READY_FILE).read_text())
-            token = Path(told["token"]).read_text().strip()
-            cluster = Cluster(told["door"], told["pod"], token, data_dir, process)
-            _publish(cluster, models)
-            yield cluster
-    finally:
-        shutil.rmtree(workshop.folder("logs") / "modelyard", ignore_errors=True)
-        shutil.copytree(data_dir / "logs", workshop.folder("logs") / "modelyard", dirs_exist_ok=True)
-        shutil.rmtree(data_dir, ignore_errors=True)
 
 
-def _publish(cluster: Cluster, models: Sequence[ModelFile]) -> None:
-    """Uploads each model as a version and waits until pod and door answer for it."""
-    connection = Connection(Endpoint(cluster.door, cluster.token))
+def _pod_launch(address: str, told: _Told, log: Path) -> Launch:
+    return Launch(
+        command=[sys.executable, "-m", "modelyard.inference"],
+        log=log,
+        environment={**told.pod, "MODELYARD_INFERENCE_LISTEN": address},
+        ready=lambda: probe(address, timeout_s=1.0) == "",
+    )
+
+
+def _publish(told: _Told, models: Sequence[ModelFile]) -> None:
+    """Uploads each model as a version."""
+    connection = Connection(Endpoint(told.door, told.token))
     try:
         for model in models:
             request = CreateModelVersionRequest(
@@ -108,14 +141,17 @@ def _publish(cluster: Cluster, models: Sequence[ModelFile]) -> None:
             ModelServiceStub(connection.channel).CreateModelVersion(request, timeout=60)
     finally:
         connection.close()
+
+
+def _until_served(address: str, told: _Told, models: Sequence[ModelFile], log: Path) -> None:
+    """Returns when all models are. Raises StartFailed."""
     deadline = time.monotonic() + _SERVED_LIMIT_S
-    for address in (cluster.pod, cluster.door):
-        for model in models:
-            while not is_ready(address, model.name, metadata=cluster.metadata):
-                if time.monotonic() > deadline:
-                    raise StartFailed(f"{model.name} is not served:\n{processes.tail(cluster.pod_log)}")
-                time.sleep(_POLL_S)
+    for model in models:
+        while not is_ready(address, model.name, metadata=told.metadata):
+            if time.monotonic() > deadline:
+                raise StartFailed(f"{model.name} is not served:\n{processes.tail(log)}")
+            time.sleep(_POLL_S)
 
 
-def _is_direct_pod(process: psutil.Process, address: str) -> bool:
-    return process.environ().get("MODELYARD_INFERENCE_LISTEN") == address
+def _metadata(token: str) -> Metadata:
+    return (("authorization", f"Bearer {token}"),)
