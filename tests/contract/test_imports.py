@@ -22,7 +22,7 @@ ALLOWED = {
     "modelyard.registry.__main__": {"onnx", "pyarrow", "sqlalchemy"},
     "modelyard.inference.__main__": {"onnxruntime", "onnx"},
     # The worker forks: what is imported before that would be shared with every trainer, torch and CUDA above all.
-    "modelyard_workers.__main__": {"celery"},
+    "modelyard_workers.__main__": set(),  # all that its health check loads
     "modelyard_workers.program": {"celery"},
 }
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from modelyard.core import logs
 
+from .ready_file import is_ready
 from .settings import WorkerSettings
 
 _WRONG_SETTINGS = 2
@@ -24,13 +25,13 @@ def main() -> int:
         settings = WorkerSettings()  # type: ignore[call-arg]  # they come from the environment
     except ValidationError as error:
         return _complain(error)
+    if check:
+        return 0 if settings.ready_file is not None and is_ready(settings.ready_file) else 1
     # Pool processes are to ignore a SIGTERM that reaches the whole process group: the main process tells them what to
     # do. Read by billiard when it is imported, hence before anything of Celery's.
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     from . import program
 
-    if check:
-        return 0 if settings.ready_file is not None and program.is_ready(settings.ready_file) else 1
     logs.configure(settings.log_format, settings.log_level, service="worker")
     return program.run(settings)
 

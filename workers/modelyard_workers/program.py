@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import time
 import warnings
 from pathlib import Path
 from types import FrameType
@@ -22,11 +20,11 @@ from .app import make_app
 from .bell import Bell
 from .checkpoint_shelf import CheckpointShelf
 from .doorbell import worker_name
+from .ready_file import write_ready
 from .settings import WorkerSettings
 from .workspace import WorkFolder
 
 READY_INTERVAL_S = 5.0
-READY_AGE_S = 30.0
 
 log = get_logger()
 
@@ -120,24 +118,6 @@ class Readiness(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no
             self._timer = None
         if self._file is not None:
             self._file.unlink(missing_ok=True)
-
-
-def write_ready(file: Path) -> None:
-    """Says that this process is ready now."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    partial.write_text(f"{os.getpid()}\n")
-    partial.replace(file)
-
-
-def is_ready(file: Path) -> bool:
-    """Whether a worker said that it is ready within the last half minute, and lives."""
-    try:
-        if time.time() - file.stat().st_mtime > READY_AGE_S:
-            return False
-        os.kill(int(file.read_text()), 0)
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _keep_logging(**_arguments: Any) -> None:
