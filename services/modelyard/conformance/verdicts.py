@@ -47,6 +47,10 @@ class Notes:
         if not condition:
             raise CheckFailed(f"expected {expected}; got {self.got}", code)
 
+    def expect_so(self, condition: bool, expected: str, otherwise: str) -> None:
+        """As `expect`, where what came is not shown: `otherwise` says in words how it differs, if it does."""
+        self.expect(condition, expected, expected if condition else otherwise)
+
 
 def short(value: object, limit: int = 160) -> str:
     """Anything on one line, cut."""

@@ -13,7 +13,7 @@ from modelyard.conformance.probe import Probe, Target
 from modelyard.conformance.registry import Check, Level
 from modelyard.conformance.report import as_json, as_junit, as_markdown, compared, failures, scores
 from modelyard.conformance.run import Outcome, Report, Result, choose, run, run_check
-from modelyard.conformance.verdicts import CheckFailed, NotApplicable
+from modelyard.conformance.verdicts import CheckFailed, NotApplicable, Notes
 from support.moody_server import Mood, MoodyServer, moody_server
 
 
@@ -45,6 +45,15 @@ def test_checks_are_chosen_by_id_section_and_pattern() -> None:
     assert len(choose(skip=["datatypes"])) == len(choose()) - len(choose(["datatypes"]))
     with pytest.raises(ValueError, match="no check fits 'nonsense'"):
         choose(["nonsense"])
+
+
+def test_what_is_so_is_noted_as_expected_and_what_is_not_with_its_words() -> None:
+    notes = Notes()
+    notes.expect_so(True, "ready after the load", "not ready")
+    assert (notes.expected, notes.got) == ("ready after the load", "ready after the load")
+    with pytest.raises(CheckFailed, match="expected ready after the load; got not ready"):
+        notes.expect_so(False, "ready after the load", "not ready")
+    assert notes.got == "not ready"
 
 
 def test_only_the_levels_that_count_make_a_failure(report: Report) -> None:

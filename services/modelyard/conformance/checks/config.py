@@ -27,7 +27,7 @@ def name(probe: Probe) -> None:
     """ModelConfig names the model and its backend or platform. (Triton.)"""
     config = _own(probe)
     probe.notes.expect(config.name == probe.target.model, probe.target.model, repr(config.name))
-    probe.notes.expect(bool(config.backend or config.platform), "a backend or platform", "neither")
+    probe.notes.expect_so(bool(config.backend or config.platform), "a backend or platform", "neither")
 
 
 @check("config.tensors", Level.TRITON, extension=EXTENSION)

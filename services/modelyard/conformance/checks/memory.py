@@ -181,7 +181,7 @@ def output_too_small(probe: Probe) -> None:
         _point(request.outputs.add(name=probe.subject.metadata.outputs[0].name), region.name, end, 1)
         probe.infer(request).refused()
         untouched = region.read(end + 1, 63) == guard[1:]
-        probe.notes.expect(untouched, "an error, the bytes behind untouched", "bytes written behind the place")
+        probe.notes.expect_so(untouched, "an error, the bytes behind untouched", "bytes written behind the place")
 
 
 @check("memory.outside", Level.TRITON, extension=SYSTEM)

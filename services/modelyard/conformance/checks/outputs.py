@@ -46,7 +46,7 @@ def subset(probe: Probe) -> None:
     answer = _ask(probe, subject, [last])
     probe.notes.expect(_names(answer) == [last], str([last]), _names(answer))
     right = same(arrays_of(answer, probe.notes), {last: everything[last]})
-    probe.notes.expect(right, f"{last} as in the answer with all outputs", "other values")
+    probe.notes.expect_so(right, f"{last} as in the answer with all outputs", "other values")
 
 
 @check("outputs.contents_follow_names", Level.REQUIRED)
@@ -56,7 +56,7 @@ def contents_follow_names(probe: Probe) -> None:
     names = [tensor.name for tensor in subject.metadata.outputs]
     everything = arrays_of(_ask(probe, subject, []), probe.notes)
     reversed_ = arrays_of(_ask(probe, subject, names[::-1]), probe.notes)
-    probe.notes.expect(same(reversed_, everything), "the same contents under the same names", "others")
+    probe.notes.expect_so(same(reversed_, everything), "the same contents under the same names", "others")
 
 
 @check("outputs.order", Level.RECOMMENDED)

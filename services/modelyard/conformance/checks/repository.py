@@ -60,8 +60,9 @@ def index_ready(probe: Probe) -> None:
     """RepositoryIndex with `ready` lists ready models only. (Triton.)"""
     answer = probe.call("RepositoryIndex", pb.RepositoryIndexRequest(ready=True)).ok(pb.RepositoryIndexResponse)
     others = [f"{row.name} {row.state}" for row in answer.models if row.state != "READY"]
-    listed = probe.target.model in [row.name for row in answer.models]
-    probe.notes.expect(listed and not others, f"{probe.target.model} and nothing that is not ready", others or "no row")
+    names = [row.name for row in answer.models]
+    good = probe.target.model in names and not others
+    probe.notes.expect(good, f"{probe.target.model} and nothing that is not ready", others or names or "no row")
 
 
 @check("repository.load_unknown", Level.TRITON, extension=EXTENSION)
@@ -99,11 +100,11 @@ def unload(probe: Probe) -> None:
     _unload(probe, model.name)
     try:
         gone = _until(probe, lambda: not _is_ready(probe, model.name))
-        probe.notes.expect(gone, "not ready after the unload", "still ready")
+        probe.notes.expect_so(gone, "not ready after the unload", "still ready")
         probe.infer(model.request()).has_code(NOT_FOUND)
     finally:
         with probe.notes.aside():
             _load(probe, model.name)
     back = _until(probe, lambda: _is_ready(probe, model.name))
-    probe.notes.expect(back, "ready after the load", "not ready")
+    probe.notes.expect_so(back, "ready after the load", "not ready")
     probe.infer(model.request()).ok(pb.ModelInferResponse)

@@ -27,7 +27,7 @@ def _quiet_model(probe: Probe) -> Subject:
 
 def _of(probe: Probe, subject: Subject) -> pb.ModelStatistics:
     answer = _statistics(probe, subject.name).ok(pb.ModelStatisticsResponse)
-    probe.notes.expect(len(answer.model_stats) > 0, "an entry for the served version", "none")
+    probe.notes.expect_so(len(answer.model_stats) > 0, "an entry for the served version", "none")
     return answer.model_stats[-1]
 
 

@@ -90,7 +90,7 @@ def _large(probe: Probe, mebibytes: int, **options: object) -> None:
     x = np.arange(mebibytes * _MIB // 4, dtype=np.float32).reshape(1, -1)
     answer = probe.infer(model.with_arrays(x=x), **options).ok(pb.ModelInferResponse)
     y = arrays_of(answer, probe.notes)["y"]
-    probe.notes.expect(bool(np.array_equal(x, y)), f"{x.nbytes} bytes back", f"{y.nbytes} bytes, other values")
+    probe.notes.expect_so(bool(np.array_equal(x, y)), f"{x.nbytes} bytes back", f"{y.nbytes} bytes, other values")
 
 
 @check("wire.5_mib", Level.TRITON)
