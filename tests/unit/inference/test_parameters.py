@@ -105,5 +105,6 @@ def test_a_timeout_is_in_microseconds(parameter: Parameter, seconds: float | Non
 @pytest.mark.parametrize("parameter", [Parameter(int64_param=-1), Parameter(string_param="1"), Parameter()])
 def test_anything_else_is_no_timeout(parameter: Parameter) -> None:
     with pytest.raises(InvalidFields) as raised:
-        read_timeout(pb.ModelInferRequest(parameters={"timeout": parameter}))
-    assert raised.value.violations[0].field == "parameters[timeout]"
+        priority_of(timeout=parameter, priority=Parameter(string_param="first"))
+    assert {violation.field for violation in raised.value.violations} == {"parameters[timeout]", "parameters[priority]"}
+    assert read_timeout(pb.ModelInferRequest(parameters={"timeout": parameter})) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from modelyard.core.errors import InvalidFields, Violations
+from modelyard.core.errors import Violations
 from modelyard.core.names import shorten
 from modelyard.oip import open_inference_pb2 as pb
 
@@ -28,7 +28,9 @@ _KINDS: Final = {
 def read_priority(parameters: Parameters, violations: Violations) -> int:
     """The priority: 1 is the highest, 0 is none given. What is wrong with any parameter is among the violations."""
     for name, parameter in parameters.items():
-        if name in _KINDS:
+        if name == "timeout":
+            _check_timeout(parameter, violations)
+        elif name in _KINDS:
             kind = parameter.WhichOneof("parameter_choice")
             violations.check(
                 kind in _KINDS[name], f"parameters[{name}]", f"expected {' or '.join(_KINDS[name])}, got {kind}"
@@ -48,14 +50,24 @@ def read_priority(parameters: Parameters, violations: Violations) -> int:
 def read_timeout(request: pb.ModelInferRequest) -> float | None:
     """The `timeout` parameter in seconds. None without one, and for 0, by which clients mean none.
 
-    Raises InvalidFields.
+    None for a wrong one too: it is among what `read_priority` finds.
     """
     if "timeout" not in request.parameters:
         return None
-    parameter = request.parameters["timeout"]
-    kind = parameter.WhichOneof("parameter_choice")
-    microseconds = parameter.uint64_param if kind == "uint64_param" else parameter.int64_param
-    if kind not in ("int64_param", "uint64_param") or microseconds < 0:
+    microseconds = _microseconds(request.parameters["timeout"])
+    return microseconds / 1e6 if microseconds else None
+
+
+def _check_timeout(parameter: pb.InferParameter, violations: Violations) -> None:
+    if _microseconds(parameter) is None:
         got = shorten(str(parameter).strip()) or "nothing"
-        raise InvalidFields.one("parameters[timeout]", f"expected microseconds as an int64, 0 or more; got {got}")
-    return microseconds / 1e6 or None
+        violations.add("parameters[timeout]", f"expected microseconds as an int64, 0 or more; got {got}")
+
+
+def _microseconds(parameter: pb.InferParameter) -> int | None:
+    """What a timeout says; None if it is none."""
+    kind = parameter.WhichOneof("parameter_choice")
+    if kind not in ("int64_param", "uint64_param"):
+        return None
+    microseconds: int = parameter.uint64_param if kind == "uint64_param" else parameter.int64_param
+    return microseconds if microseconds >= 0 else None
