@@ -22,7 +22,7 @@ class LaneUnavailable(Exception):
 
 
 def takes_direct_lane(settings: DoorSettings) -> bool:
-    """Whether predictions go past Envoy. Says on standard error why not, where nobody asked for Envoy.
+    """Whether predictions go past Envoy. Says so on standard error, or why not, unless Envoy was asked for.
 
     Raises LaneUnavailable.
     """
@@ -31,7 +31,9 @@ def takes_direct_lane(settings: DoorSettings) -> bool:
     reason = _obstacle(settings)
     if reason is not None and settings.lane == "direct":
         raise LaneUnavailable(f"MODELYARD_DOOR_LANE=direct: {reason}")
-    if reason is not None:
+    if reason is None:
+        print("predictions take the door's direct lane, past Envoy", file=sys.stderr)
+    else:
         print(f"the door's direct lane is not taken, predictions go through Envoy: {reason}", file=sys.stderr)
     return reason is None
 
