@@ -128,10 +128,6 @@ def test_who_insists_on_the_lane_is_told_what_it_cannot_do() -> None:
     assert "it has no access log" in finished.stderr
 
 
-def test_that_it_is_taken_is_told() -> None:
-    assert "predictions take the door's direct lane" in run_door().stderr
-
-
 def test_who_does_not_insist_is_told_why_it_is_not_taken() -> None:
     finished = run_door(ACCESS_LOG="true")
     assert finished.returncode == 0

@@ -1,4 +1,4 @@
-"""Whether the door takes its direct lane, and what it says when it does not."""
+"""Whether the door takes its direct lane, and what it says of that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modelyard.http2 import library
 
 def test_it_is_taken_where_nothing_is_asked_for_that_it_cannot_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert takes_direct_lane(DoorSettings())
-    assert capsys.readouterr().err == ""
+    assert "predictions take the door's direct lane" in capsys.readouterr().err
 
 
 def test_who_asks_for_envoy_gets_it_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
