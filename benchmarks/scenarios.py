@@ -121,8 +121,9 @@ SCENARIOS = {
                 Entry("pod", _NOW_AND_THEN),
                 Entry("pod", _ONE, "pod, no pauses"),
                 *_entries(_NOW_AND_THEN, *PEERS),
+                Entry("raw", _NOW_AND_THEN, bounded=True),
             ),
-            (time_within("pod", "pod, no pauses", at_most=1000),),
+            (time_within("pod", "raw", at_most=1000),),
         ),
     )
 }

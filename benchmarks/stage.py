@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from .bars import Figure
 from .environments import SetUpFailed
 from .limits import RawSetting, best_setting, raw, running_aio_echo, running_cpp_echo
 from .load import Answer, Measured, Target, WrongAnswer, sample_request, verify
@@ -91,8 +92,7 @@ class Stage:
         """
         seconds *= scenario.stretch
         if entry.server == "raw":
-            rate = raw.raw_rate(CATALOGUE[scenario.model].file(), self._raw[scenario.name, entry.name], seconds)
-            return Measured(rate, round(rate * seconds), 1e6 / rate)
+            return self._raw_loop(self._raw[scenario.name, entry.name], scenario, entry, seconds)
         return self._load(self.model_of(scenario, entry), scenario, entry, seconds)
 
     def model_of(self, scenario: Scenario, entry: Entry) -> str:
@@ -133,11 +133,17 @@ class Stage:
         return result
 
     def _prepare_raw(self, key: str, scenario: Scenario, entry: Entry, seconds: float) -> None:
-        path = CATALOGUE[scenario.model].file()
+        def merit(setting: RawSetting) -> float:
+            found = self._raw_loop(setting, scenario, entry, seconds)
+            return found.rate if scenario.figure is Figure.RATE else -(found.p50_us or 0.0)
+
         settings = raw.candidates(entry.load.in_flight, _CORES, bounded=entry.bounded)
-        best, rates = best_setting(settings, lambda setting: raw.raw_rate(path, setting, seconds))
+        best, merits = best_setting(settings, merit)
         self._raw[scenario.name, entry.name] = best
-        self.chosen[key] = f"{best} (of {len(rates)} settings)"
+        self.chosen[key] = f"{best} (of {len(merits)} settings)"
+
+    def _raw_loop(self, setting: RawSetting, scenario: Scenario, entry: Entry, seconds: float) -> Measured:
+        return raw.raw_loop(CATALOGUE[scenario.model].file(), setting, seconds, entry.load.per_second)
 
     def _prepare_peer(self, key: str, scenario: Scenario, entry: Entry, seconds: float) -> None:
         rates = {}

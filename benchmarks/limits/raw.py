@@ -1,10 +1,12 @@
 """How fast ONNX Runtime itself is: `session.run` in a loop, with whatever batch and threads suit it best.
 
-`python -m benchmarks.limits.raw FILE BATCH REQUEST_THREADS GRAPH_THREADS SECONDS` prints rows per second.
+`python -m benchmarks.limits.raw FILE BATCH REQUEST_THREADS GRAPH_THREADS SECONDS RUNS_PER_SECOND` prints rows per
+second and a run's median time in microseconds. RUNS_PER_SECOND: of each thread, which waits between them; 0: it does not.
 """
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from typing import Any
 import onnxruntime
 
 from benchmarks import workshop
+from benchmarks.load import Measured
 from benchmarks.models import sample_inputs
 from benchmarks.signature import read
 
@@ -39,14 +42,15 @@ class RawSetting:
         return f"batch {self.batch}, {self.request_threads} × {self.graph_threads} threads"
 
 
-def raw_rate(model: Path, setting: RawSetting, seconds: float) -> float:
-    """Rows per second, measured in a process of its own."""
-    numbers = (setting.batch, setting.request_threads, setting.graph_threads, seconds)
+def raw_loop(model: Path, setting: RawSetting, seconds: float, per_second: int = 0) -> Measured:
+    """Measured in a process of its own; each row is a request. `per_second`: at most so many runs of each thread."""
+    numbers = (setting.batch, setting.request_threads, setting.graph_threads, seconds, per_second)
     finished = subprocess.run(
         [sys.executable, "-m", "benchmarks.limits.raw", str(model), *(f"{number:g}" for number in numbers)],
         cwd=workshop.REPOSITORY, capture_output=True, text=True, check=True, timeout=seconds + _SPARE_S,
     )  # fmt: skip
-    return float(finished.stdout)
+    rate, p50_us = (float(word) for word in finished.stdout.split())
+    return Measured(rate, round(rate * seconds), 1e6 / rate, p50_us)
 
 
 def candidates(most_rows: int, cores: int, *, bounded: bool = False) -> list[RawSetting]:
@@ -61,39 +65,44 @@ def candidates(most_rows: int, cores: int, *, bounded: bool = False) -> list[Raw
 
 
 def best_setting(
-    settings: Sequence[RawSetting], rate: Callable[[RawSetting], float]
+    settings: Sequence[RawSetting], merit: Callable[[RawSetting], float]
 ) -> tuple[RawSetting, dict[str, float]]:
-    """The fastest of the settings, and what each reached."""
-    rates = {setting: rate(setting) for setting in settings}
-    return max(rates, key=lambda setting: rates[setting]), {str(setting): rates[setting] for setting in settings}
+    """The setting with the greatest merit, and what that of each is."""
+    merits = {setting: merit(setting) for setting in settings}
+    return max(merits, key=lambda setting: merits[setting]), {str(setting): merits[setting] for setting in settings}
 
 
-def _loop(model: Path, setting: RawSetting, seconds: float) -> float:
+def _loop(model: Path, setting: RawSetting, seconds: float, per_second: float) -> tuple[float, float]:
+    """Rows per second, and the median of the runs' times in microseconds."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = setting.graph_threads
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     feeds = sample_inputs(read(model), setting.batch)
-    counts = [0] * setting.request_threads
+    times: list[float] = []
     session.run(None, feeds)  # the first is slow
     began = time.perf_counter()
     threads = [
-        threading.Thread(target=_run, args=(session, feeds, began + seconds, counts, index))
-        for index in range(setting.request_threads)
+        threading.Thread(target=_run, args=(session, feeds, began, began + seconds, per_second, times))
+        for _ in range(setting.request_threads)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(counts) * setting.batch / (time.perf_counter() - began)
+    return len(times) * setting.batch / (time.perf_counter() - began), statistics.median(times) * 1e6
 
 
-def _run(session: Any, feeds: dict[str, Any], end: float, counts: list[int], index: int) -> None:
-    while time.perf_counter() < end:
+def _run(
+    session: Any, feeds: dict[str, Any], began: float, end: float, per_second: float, times: list[float]
+) -> None:  # fmt: skip
+    while (start := time.perf_counter()) < end:
         session.run(None, feeds)
-        counts[index] += 1
+        times.append(time.perf_counter() - start)
+        if per_second:
+            time.sleep(-(time.perf_counter() - began) % (1 / per_second))
 
 
 if __name__ == "__main__":
     file, *rest = sys.argv[1:]
-    print(_loop(Path(file), RawSetting(*(int(number) for number in rest[:3])), float(rest[3])))
+    print(*_loop(Path(file), RawSetting(*(int(number) for number in rest[:3])), float(rest[3]), float(rest[4])))
