@@ -1,7 +1,7 @@
 """How fast ONNX Runtime itself is: `session.run` in a loop, with whatever batch and threads suit it best.
 
 `python -m benchmarks.limits.raw FILE BATCH REQUEST_THREADS GRAPH_THREADS SECONDS RUNS_PER_SECOND` prints rows per
-second and a run's median time in microseconds. RUNS_PER_SECOND: of each thread, which waits between them; 0: it does not.
+second and a run's median time in microseconds. RUNS_PER_SECOND: of each thread, which waits between; 0: it does not.
 """
 
 from __future__ import annotations
