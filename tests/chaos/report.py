@@ -36,9 +36,9 @@ def _faults(result: ChaosResult) -> Iterator[str]:
         seconds[recovery.fault].append(recovery.seconds)
     counts = Counter(strike.fault for strike in result.strikes)
     hits = Counter(strike.fault for strike in result.strikes for _ in strike.hit)
-    yield f"{'fault':<32}{'times':>6}{'jobs hit':>10}{'training again after, s':>28}"
+    yield f"{'fault':<32}{'times':>6}{'jobs hit':>10}{'training again after, s':>32}"
     for fault, count in counts.most_common():
-        yield f"{fault:<32}{count:>6}{hits[fault] or '':>10}{_spread(seconds[fault]):>28}"
+        yield f"{fault:<32}{count:>6}{hits[fault] or '':>10}{_spread(seconds[fault]):>32}"
     for strike in result.strikes:
         if strike.fault.startswith("gateways away"):
             yield f"While all gateways were away for {strike.seconds:.0f} s in all: {strike.note}."
