@@ -71,10 +71,6 @@ class _Told:
         found = json.loads(file.read_text())
         return cls(found["door"], Path(found["token"]).read_text().strip(), found["pod"])
 
-    @property
-    def metadata(self) -> Metadata:
-        return _metadata(self.token)
-
 
 @contextmanager
 def running_cluster(models: Sequence[ModelFile]) -> Iterator[Cluster]:
@@ -147,7 +143,7 @@ def _until_served(address: str, told: _Told, models: Sequence[ModelFile], log: P
     """Returns when all models are. Raises StartFailed."""
     deadline = time.monotonic() + _SERVED_LIMIT_S
     for model in models:
-        while not is_ready(address, model.name, metadata=told.metadata):
+        while not is_ready(address, model.name, metadata=_metadata(told.token)):
             if time.monotonic() > deadline:
                 raise StartFailed(f"{model.name} is not served:\n{processes.tail(log)}")
             time.sleep(_POLL_S)

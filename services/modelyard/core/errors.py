@@ -121,9 +121,9 @@ class NotFound(ModelyardError):
     """No resource of that name."""
 
     @classmethod
-    def resource(cls, name: str) -> NotFound:
-        """For a resource name, as in `models/diabetes`."""
-        return cls(f"{name} does not exist", metadata={"resource": name})
+    def resource(cls, name: str, how: str = "does not exist") -> NotFound:
+        """For a resource name, as in `models/diabetes`; `how` it is not to be found follows it in the text."""
+        return cls(f"{name} {how}", metadata={"resource": name})
 
 
 class AlreadyExists(ModelyardError):

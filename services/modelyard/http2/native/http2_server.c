@@ -13,8 +13,8 @@
  * `door.h`, and connections that speak no HTTP/2 are handed over.
  *
  * The headers beside this file hold its parts; they are compiled with it, as one unit, and read in this order: what
- * there is (`buffers.h`, `http2_state.h`, `streams.h`), what becomes of a stream (`events.h`, `headers.h`, `calls.h`,
- * `relays.h`, `door.h`, `frames.h`), and its way through sockets (`outgoing.h`, `connections.h`, `pods.h`,
+ * there is (`buffers.h`, `http2_state.h`, `streams.h`, `outgoing.h`), what becomes of a stream (`events.h`,
+ * `headers.h`, `calls.h`, `relays.h`, `door.h`, `frames.h`), and its way through sockets (`connections.h`, `pods.h`,
  * `traffic.h`).
  *
  * All functions are to be called by one thread. The `http2_...` functions are Python's.
@@ -342,6 +342,6 @@ void http2_close(server_t *server) {
   free(server->begun);
   free(server->events);
   free(server->unpacked);
-  free(server->outgoing.spent);
+  discard(&server->outgoing.spent);
   free(server);
 }

@@ -141,8 +141,7 @@ typedef struct {
   part_t parts[MOST_PARTS];
   size_t count, size;
   bool copies; /* everything is put into `unsent` */
-  buffer_t *spent; /* to be freed behind the writing: parts may lie in them */
-  size_t spent_count, spent_room;
+  buffer_t spent; /* of buffers that are to be freed behind the writing: parts may lie in them */
 } outgoing_t;
 
 /* A pod that a door sends calls to. */

@@ -34,12 +34,7 @@ static void discard_sent(server_t *server, buffer_t *body) {
     discard(body);
     return;
   }
-  if (outgoing->spent_count == outgoing->spent_room) {
-    outgoing->spent_room = outgoing->spent_room ? 2 * outgoing->spent_room : MOST_PARTS;
-    outgoing->spent = realloc(outgoing->spent, outgoing->spent_room * sizeof *outgoing->spent);
-    must(outgoing->spent);
-  }
-  outgoing->spent[outgoing->spent_count++] = *body;
+  append(&outgoing->spent, body, sizeof *body);
   *body = (buffer_t){0};
 }
 
@@ -79,8 +74,9 @@ static void gather(connection_t *connection, const struct iovec *pieces, size_t 
     discard(&connection->unsent);
     connection->unsent = left;
   }
-  for (size_t i = 0; i < outgoing->spent_count; i++) discard(&outgoing->spent[i]);
-  outgoing->count = outgoing->size = outgoing->spent_count = 0;
+  buffer_t *spent = (buffer_t *)outgoing->spent.bytes;
+  for (size_t i = 0; i < outgoing->spent.end / sizeof *spent; i++) discard(&spent[i]);
+  outgoing->count = outgoing->size = outgoing->spent.end = 0;
 }
 
 /* Gives the kernel as much as it takes of what is gathered. Answers what `sendmsg` does. */

@@ -156,7 +156,7 @@ class GraphSession:
         )
         """As the runtime sees it. Who knows better what the file declares may replace it by that."""
         self.all_outputs = [tensor.name for tensor in self.signature.outputs]
-        self._has_bfloat16 = _has(self.signature.inputs, "BF16")
+        self._takes_bfloat16 = _has(self.signature.inputs, "BF16")
         self._answers_bfloat16 = _has(self.signature.outputs, "BF16")
         if self._answers_bfloat16 and _has(self.signature.inputs, "BYTES"):
             raise MalformedContent(
@@ -189,7 +189,7 @@ class GraphSession:
     def _compute(self, feeds: Mapping[str, Array], outputs: Sequence[str], options: ort.RunOptions) -> list[Array]:
         if self._answers_bfloat16:
             return self._run_bfloat16(feeds, outputs, options)
-        if self._has_bfloat16:
+        if self._takes_bfloat16:
             feeds = {name: self._fed(name, array) for name, array in feeds.items()}
         return self._run(outputs, feeds, options)  # type: ignore[no-any-return]  # onnxruntime has no types
 

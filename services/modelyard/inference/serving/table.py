@@ -216,10 +216,10 @@ class ServingTable:
             text = f"{name} is not in what this pod served before it restarted, and the registry is away"
             return Unavailable(text, retry_after=RETRY_LOADING_S)
         if entry is None or entry.wanted is None:
-            text = f"{name} is not served: there is no such model, or no alias leads to a version of it"
-            return NotFound(text, metadata={"resource": name})
+            how = "is not served: there is no such model, or no alias leads to a version of it"
+            return NotFound.resource(name, how)
         if entry.unloaded:
-            return NotFound(f"{name} is unloaded on this pod", metadata={"resource": name})
+            return NotFound.resource(name, "is unloaded on this pod")
         if self.is_parked(model, version):
             reason = entry.no_room or "it was unloaded to save memory, and is loaded on demand"
             return Unavailable(f"{name} is not in memory: {reason}", retry_after=RETRY_LOADING_S)
@@ -247,7 +247,7 @@ def _explain_version(entry: ModelEntry, wanted: WantedModel, version: str, field
             field_name, f"expected a version number or an alias of the model ({known}); got {version!r}"
         )
     why = "no alias of the model leads to it" if version else "the model has no such alias"
-    return NotFound(f"{name} is not served: {why}", metadata={"resource": name})
+    return NotFound.resource(name, f"is not served: {why}")
 
 
 def _not_loaded(version: WantedVersion, failure: Failure | None) -> Unavailable:
